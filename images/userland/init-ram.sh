@@ -1,0 +1,39 @@
+#!/bin/busybox sh
+# SPDX-License-Identifier: MIT
+# First stage, in the initramfs of L0 and of L1: load the modules in order, find the userland
+# image on the first disk that holds a squashfs, and hand over to it.
+# Nothing here sleeps: in an emulated machine time is dear, and a busy look yields the CPU anyway.
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+
+while read -r module parameters; do
+	case $module in
+	kvm-intel.ko) /bin/busybox grep -qw vmx /proc/cpuinfo || continue ;;
+	kvm-amd.ko) /bin/busybox grep -qw svm /proc/cpuinfo || continue ;;
+	esac
+	/bin/busybox insmod "/modules/$module" $parameters ||
+		echo "l2gate: module $module could not be loaded" >/dev/console
+done </modules/order
+
+# Disks are probed side by side, so their names say nothing: their first bytes do.
+image= seed=
+until [ "$image" ] && [ "$seed" ]; do
+	for disk in /dev/[sv]d[ab]; do
+		[ -b "$disk" ] || continue
+		case $(/bin/busybox head -c 4 "$disk") in
+		hsqs) image=$disk ;;
+		name) seed=$disk ;;
+		esac
+	done
+done
+/bin/busybox ln -s "$image" /dev/l2gate-image
+/bin/busybox ln -s "$seed" /dev/l2gate-seed
+/bin/busybox mount -t squashfs -o ro "$image" /userland || {
+	echo "l2gate: no userland image on $image" >/dev/console
+	exec /bin/busybox poweroff -f
+}
+for place in dev proc sys; do
+	/bin/busybox mount --move "/$place" "/userland/$place"
+done
+exec /bin/busybox switch_root /userland /sbin/init

@@ -1,0 +1,1 @@
+"""l2gate: does KVM keep userspace from injecting exceptions into a running L2?"""

@@ -1,0 +1,215 @@
+"""The bench: a booted host with L1 on it, up once per job and shared by the job's tests."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from l2gate.console import Console
+from l2gate.contract.contracts import Contract, decide
+from l2gate.deadline import Budget
+from l2gate.errors import BenchError, UsageError
+from l2gate.events import Event, Timeline
+from l2gate.hosts import emulated
+from l2gate.hosts.connection import Connection, Endpoint, checked
+from l2gate.hosts.host import HELPER, Host
+from l2gate.hosts.tcg import TcgHost
+from l2gate.hosts.tcg import version as qemu_version
+from l2gate.images import build, roots
+from l2gate.kernels import spec as kernel_spec
+from l2gate.kernels.kernel import KernelUnderTest, prepare
+from l2gate.qemu.l1vm import L1Vm
+from l2gate.settings import Settings
+
+#: The variable that tells a test where the bench is described.
+BENCH_VARIABLE = "L2GATE_BENCH"
+
+HOSTS = {"emulated-amd": (TcgHost, qemu_version)}
+
+#: How much slower than hardware an emulated level is, for the deadlines.
+_EMULATION = 6.0
+
+
+def preflight(settings: Settings) -> None:
+    """Refuse what cannot work before anything boots or builds.
+
+    Raises UsageError for an unknown host or kernel spec, MissingPrerequisite for what a make
+    target brings.
+    """
+    if settings.host not in HOSTS:
+        raise UsageError(
+            f"host = {settings.host!r} is not known", f"use one of: {', '.join(HOSTS)}"
+        )
+    kernel_spec.parse(settings.kernel)
+    HOSTS[settings.host][1]()
+    roots.find(build.GUEST_SUITE)
+
+
+@dataclass(frozen=True)
+class BenchFacts:
+    """What a test needs to reach the bench, as written to bench.json."""
+
+    l0: Endpoint
+    l1: Endpoint
+    monitor: str
+    qemu_pid: int
+    helper: str
+    consoles: dict[str, str]
+    contract: Contract
+    scale: float
+    l2: str
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1))
+        path.chmod(0o600)
+
+    @classmethod
+    def read(cls, path: Path) -> BenchFacts:
+        raw = json.loads(path.read_text())
+        raw["l0"], raw["l1"] = Endpoint(**raw["l0"]), Endpoint(**raw["l1"])
+        raw["contract"] = Contract(**raw["contract"])
+        return cls(**raw)
+
+    @classmethod
+    def from_environment(cls) -> BenchFacts:
+        """Raises BenchError where no job has set up a bench."""
+        path = os.environ.get(BENCH_VARIABLE)
+        if not path or not Path(path).exists():
+            raise BenchError(
+                "there is no bench: l2gate's job plug-in has not booted one",
+                "run the tests by `make run` or by .venv/bin/avocado run tests/",
+            )
+        return cls.read(Path(path))
+
+
+class Bench:
+    """Host and L1, up. `down` ends both; it is idempotent and safe on a half-built bench."""
+
+    def __init__(self, settings: Settings, folder: Path, logs: Path, timeline: Timeline) -> None:
+        self.settings, self.folder, self.logs, self.timeline = settings, folder, logs, timeline
+        self.budget = Budget(_EMULATION * settings.patience_factor * emulated.slowness())
+        self._host: Host | None = None
+        self._vm: L1Vm | None = None
+        self._facts: BenchFacts | None = None
+
+    @classmethod
+    def up(cls, settings: Settings, folder: Path, logs: Path, timeline: Timeline) -> Bench:
+        """Boot host and L1. Call it in the main thread. Raises L2gateError, with nothing left."""
+        preflight(settings)
+        logs.mkdir(parents=True, exist_ok=True)
+        bench = cls(settings, folder, logs, timeline)
+        try:
+            bench._bring_up()
+        except BaseException:
+            bench.down()
+            raise
+        return bench
+
+    def save(self, path: Path) -> None:
+        assert self._facts is not None
+        self._facts.write(path)
+
+    def check(self) -> None:
+        """Raises GuestCrash if a console tells of a crash."""
+        if self._host:
+            self._host.check_console()
+        if self._vm:
+            self._vm.console.check()
+
+    def down(self) -> None:
+        if self._host is None:
+            return
+        with self.timeline.step("controller", "ending L1 and L0", "teardown"):
+            vm, self._vm = self._vm, None
+            host, self._host = self._host, None
+            try:
+                if vm:
+                    vm.close()
+            finally:
+                host.close()
+
+    def _bring_up(self) -> None:
+        with self.timeline.step("controller", "kernel and images", "prepare"):
+            kernel = prepare(self.settings.kernel, self.timeline)
+            images = build.images(self.timeline)
+            self._fact("kernel", spec=kernel.spec, release=kernel.release,
+                       description=kernel.description)  # fmt: skip
+            host = self._emulated(kernel, images)
+        self._host = host
+        with self.timeline.step("L0", f"{self.settings.host} boots {kernel.release}", "host"):
+            host.boot()
+            host.put_helper(images.helper)
+        contract = self._judge_kernel(host)
+        with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
+            self._vm = L1Vm(host, HELPER, self.folder, self.logs)
+            endpoint = self._vm.boot(host.client_key, Path(host.endpoint.key_file))
+            self._equip_l1(host, endpoint, images.helper)
+        self._facts = BenchFacts(
+            l0=host.endpoint,
+            l1=endpoint,
+            monitor=self._vm.places.monitor,
+            qemu_pid=self._vm.pid,
+            helper=HELPER,
+            consoles={"L0": str(host.console.log), "L1": str(self._vm.console.log)},
+            contract=contract,
+            scale=self.budget.scale,
+            l2=self.settings.l2,
+        )
+
+    def _emulated(self, kernel: KernelUnderTest, images: build.Images) -> emulated.EmulatedHost:
+        initrd = emulated.initrd(kernel, images.busybox)
+        kind = HOSTS[self.settings.host][0]
+        return kind(
+            kernel, images.userland, initrd, self.folder, self.logs, self.timeline, self.budget
+        )
+
+    def _judge_kernel(self, host: Host) -> Contract:
+        probe = _probe(host.connection, "L0", self.budget)
+        nested = (probe["parameters"] or {}).get("nested", "")
+        if probe["kvm_module"] is None or nested not in ("Y", "1"):
+            raise BenchError(
+                f"L0 has no nested KVM: module {probe['kvm_module']}, nested={nested or 'absent'}, "
+                f"/dev/kvm: {probe['dev_kvm_error'] or 'there'}",
+                "the kernel needs kvm_intel or kvm_amd with nested=1; see L0's console",
+            )
+        self._fact("host", spec=host.spec, emulator=host.emulator, cpu_vendor=probe["cpu_vendor"],
+                   cpu_model=probe["cpu_model"], kvm_module=probe["kvm_module"],
+                   nested=nested, release=probe["release"])  # fmt: skip
+        contract = decide(
+            self.settings.expect, int(probe["caps"].get("KVM_CAP_EXCEPTION_PAYLOAD", 0))
+        )
+        self._fact("contract", **contract.to_json())
+        return contract
+
+    def _equip_l1(self, host: Host, endpoint: Endpoint, helper: Path) -> None:
+        deadline = self.budget.deadline("L1 lets SSH in and takes the helper", 20)
+        with Connection(endpoint, deadline, via=host.connection) as l1:
+            l1.put(helper, HELPER, deadline, mode="700")
+            probe = _probe(l1, "L1", self.budget)
+        if probe["dev_kvm_error"]:
+            raise BenchError(
+                f"L1 has no KVM ({probe['dev_kvm_error']}): L0's nested KVM offers it no "
+                f"{'svm' if probe['cpu_vendor'] == 'AuthenticAMD' else 'vmx'}",
+                "see L1's console",
+            )
+
+    def _fact(self, name: str, **data: Any) -> None:
+        self.timeline.record(Event("L0", "fact", name, data={"name": name, **data}))
+
+
+def _probe(connection: Connection, level: str, budget: Budget) -> dict[str, Any]:
+    done = connection.run([HELPER, "probe"], budget.deadline(f"probing {level}", 10), check=False)
+    try:
+        return checked(level, "helper probe", json.loads(done.stdout))
+    except ValueError:
+        raise BenchError(
+            f"{level}: the helper's probe said {done.stdout!r} {done.stderr!r}"
+        ) from None
+
+
+def consoles(facts: BenchFacts) -> list[Console]:
+    """The consoles of the bench, for a test to watch."""
+    return [Console(level, Path(log)) for level, log in facts.consoles.items()]

@@ -1,0 +1,1 @@
+"""What a kernel must do, and what a result means."""

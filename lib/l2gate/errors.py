@@ -1,0 +1,58 @@
+"""One exception tree: every error names its cause and what mends it, and carries an exit code."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class L2gateError(Exception):
+    """Anything l2gate reports in one sentence instead of a traceback.
+
+    ``cause`` says what is wrong, ``mend`` what a person can do about it.
+    """
+
+    exit_code: ClassVar[int] = 2
+
+    def __init__(self, cause: str, mend: str = "") -> None:
+        super().__init__(cause, mend)  # both, so that the error survives pickling
+        self.cause = cause
+        self.mend = mend
+
+    def __str__(self) -> str:
+        return f"{self.cause} | mend: {self.mend}" if self.mend else self.cause
+
+
+class UsageError(L2gateError):
+    """What was asked for cannot be meant: an unknown host, a malformed kernel spec."""
+
+    exit_code = 4
+
+
+class KernelSpecError(UsageError):
+    """A kernel spec that names nothing that can be booted or built."""
+
+
+class BenchError(L2gateError):
+    """The bench broke, not the kernel: verdict ``infra-error``."""
+
+
+class MissingPrerequisite(BenchError):
+    """Something that a make target installs or builds is not there."""
+
+
+class DeadlineExpired(BenchError):
+    """A condition did not come true in time; the message names the condition."""
+
+
+class GuestCrash(BenchError):
+    """A panic, oops, WARN or stall on a level's console."""
+
+
+class HelperError(BenchError):
+    """The helper binary reported an error or broke off."""
+
+
+class NotProven(L2gateError):
+    """L2 could not be shown to be active: verdict ``inconclusive``."""
+
+    exit_code = 3

@@ -1,0 +1,1 @@
+"""What runs in L1: L1 itself over SSH, and L2 inside it."""

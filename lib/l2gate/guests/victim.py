@@ -1,0 +1,62 @@
+"""A user process in L1 that shows an exception delivered to L1 as the signal that it becomes."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from typing import ClassVar
+
+from l2gate.deadline import Budget
+from l2gate.guests.marks import Marks
+from l2gate.hosts.connection import Connection
+
+_ANSWER_SECONDS = 15
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """A signal that the process took, with the vector the kernel took it from."""
+
+    signal: str
+    vector: int
+
+
+class Victim:
+    """The helper's spinning process (lib/helper/victim.c), known by R15 and RIP."""
+
+    #: Which signal Linux makes of an exception in user mode (arch/x86/kernel/traps.c).
+    SIGNALS: ClassVar[dict[int, str]] = {
+        0: signal.SIGFPE.name,
+        1: signal.SIGTRAP.name,
+        3: signal.SIGTRAP.name,
+        6: signal.SIGILL.name,
+        13: signal.SIGSEGV.name,
+    }
+
+    def __init__(self, connection: Connection, helper: str, budget: Budget) -> None:
+        self._budget = budget
+        deadline = budget.deadline("the process in L1 starts", _ANSWER_SECONDS)
+        self._remote = connection.start([helper, "victim"], deadline)
+        try:
+            ready = self._remote.read_object(deadline)
+        except BaseException:
+            self._remote.close()
+            raise
+        self.marks = Marks(
+            None, *(int(ready[name], 16) for name in ("r15", "rip_first", "rip_last"))
+        )
+
+    def wait_signal(self) -> Delivered | None:
+        """The last signal once there is at least one since `clear`, or None if none came."""
+        deadline = self._budget.deadline("the process in L1 takes a signal", _ANSWER_SECONDS)
+        answer = self._remote.ask("waitsignal 1", deadline)
+        if not answer["signals"]:
+            return None
+        last = answer["signals"][-1]
+        return Delivered(last["name"], last["trapno"])
+
+    def clear(self) -> None:
+        self._remote.ask("clear", self._budget.deadline("the process in L1", _ANSWER_SECONDS))
+
+    def close(self) -> None:
+        self._remote.close()

@@ -1,0 +1,1 @@
+"""L0: the machine that runs the kernel under test."""

@@ -1,0 +1,320 @@
+"""SSH through paramiko: commands, long conversations and raw wires, to L0 or through it to L1."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import hashlib
+import json
+import shlex
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import paramiko
+
+from l2gate.deadline import Deadline
+from l2gate.errors import BenchError, DeadlineExpired, HelperError
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a level's SSH server is, and by which keys the two sides know each other."""
+
+    level: str
+    address: str
+    port: int
+    user: str
+    key_file: str
+    host_key: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    command: str
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Connection:
+    """One SSH connection. Close it, or use it in a `with`."""
+
+    def __init__(self, endpoint: Endpoint, deadline: Deadline, via: Connection | None = None):
+        """Connect; with ``via``, through that connection (direct-tcpip).
+
+        Raises DeadlineExpired if the server does not answer in time, BenchError if it is not
+        the one whose host key is pinned or does not take our key.
+        """
+        self.endpoint = endpoint
+        self._client = deadline_connect(endpoint, deadline, via)
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._client.close()
+
+    def channel(self, deadline: Deadline) -> paramiko.Channel:
+        transport = self._client.get_transport()
+        try:
+            if transport is None or not transport.is_active():
+                raise paramiko.SSHException("the connection is closed")
+            return transport.open_session(timeout=max(1.0, deadline.remaining))
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._lost(error) from error
+
+    def tunnel(self, address: str, port: int, deadline: Deadline) -> paramiko.Channel:
+        """A TCP connection made from the far side."""
+        transport = self._client.get_transport()
+        if transport is None:
+            raise self._lost(paramiko.SSHException("the connection is closed"))
+        return transport.open_channel(
+            "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=max(1.0, deadline.remaining)
+        )
+
+    def run(
+        self,
+        argv: Sequence[str] | str,
+        deadline: Deadline,
+        *,
+        stdin: bytes | None = None,
+        check: bool = True,
+    ) -> Finished:
+        """Run to the end. Raises BenchError if it fails (unless ``check`` is off)."""
+        command = argv if isinstance(argv, str) else shlex.join(argv)
+        with contextlib.closing(self.channel(deadline)) as channel:
+            channel.exec_command(command)
+            if stdin is not None:
+                channel.settimeout(max(1.0, deadline.remaining))
+                channel.sendall(stdin)
+            channel.shutdown_write()
+            out, err = self._drain(channel, deadline, command)
+            done = Finished(
+                command,
+                channel.recv_exit_status(),
+                out.decode(errors="replace"),
+                err.decode(errors="replace"),
+            )
+        if check and done.status != 0:
+            words = (done.stderr or done.stdout).strip()[-800:]
+            raise BenchError(
+                f"{self.endpoint.level}: `{command}` ended with {done.status}: {words}"
+            )
+        return done
+
+    def start(self, argv: Sequence[str], deadline: Deadline, log: Path | None = None) -> Remote:
+        """Start a program that stays; its stdin and stdout are the conversation."""
+        channel = self.channel(deadline)
+        command = shlex.join(argv)
+        channel.exec_command(command)
+        return Remote(self.endpoint.level, command, channel, log)
+
+    def put(self, source: Path, target: str, deadline: Deadline, mode: str = "600") -> None:
+        """Copy a file there unless the same content is there already."""
+        content = source.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        place = shlex.quote(target)
+        self.run(
+            f"echo '{digest}  '{place} | sha256sum -c >/dev/null 2>&1 && cat >/dev/null || "
+            f"{{ umask 077 && gzip -dc >{place}.part && chmod {mode} {place}.part "
+            f"&& mv {place}.part {place}; }}",
+            deadline,
+            stdin=gzip.compress(content, 6),
+        )
+
+    def _drain(
+        self, channel: paramiko.Channel, deadline: Deadline, command: str
+    ) -> tuple[bytes, bytes]:
+        # An unread stderr would stall stdout: both are read until the far side closes.
+        out, err = bytearray(), bytearray()
+        stderr = threading.Thread(target=_read_all, args=(channel.recv_stderr, err), daemon=True)
+        channel.settimeout(None)
+        stderr.start()
+        channel.settimeout(max(0.1, deadline.remaining))
+        try:
+            while data := channel.recv(65536):
+                out += data
+                channel.settimeout(max(0.1, deadline.remaining))
+        except TimeoutError:
+            raise deadline.expire(f"`{command}` on {self.endpoint.level}") from None
+        if not channel.status_event.wait(max(0.1, deadline.remaining)):
+            raise deadline.expire(f"`{command}` on {self.endpoint.level}: no exit status")
+        stderr.join(max(0.1, deadline.remaining))
+        if channel.exit_status == -1:
+            raise self._lost(EOFError("no exit status"))
+        return bytes(out), bytes(err)
+
+    def _lost(self, error: Exception) -> BenchError:
+        return BenchError(
+            f"{self.endpoint.level}: the SSH connection to {self.endpoint.address}:"
+            f"{self.endpoint.port} is lost ({error})",
+            "look at that level's console in the job's results",
+        )
+
+
+def _read_all(read: Callable[[int], bytes], into: bytearray) -> None:
+    with contextlib.suppress(OSError):
+        while data := read(65536):
+            into += data
+
+
+class Remote:
+    """A program running at the far side of an SSH connection, spoken to line by line.
+
+    With ``log``, what it writes to stderr goes to that file; else its last words are kept for
+    error messages.
+    """
+
+    def __init__(
+        self, level: str, command: str, channel: paramiko.Channel, log: Path | None
+    ) -> None:
+        self.level, self.command, self.channel = level, command, channel
+        self._log = log
+        self._rest = b""
+        self._words = bytearray()
+        self._reader = threading.Thread(target=self._read_stderr, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the wire: a program of ours ends at the end of its stdin."""
+        self.channel.close()
+        self._reader.join(2.0)
+
+    @property
+    def words(self) -> str:
+        """The last of what it said on stderr."""
+        return bytes(self._words[-2000:]).decode(errors="replace").strip()
+
+    @property
+    def ended(self) -> bool:
+        return self.channel.exit_status_ready()
+
+    def send(self, line: str) -> None:
+        try:
+            self.channel.sendall(line.encode() + b"\n")
+        except OSError as error:
+            raise self._broke_off(str(error)) from error
+
+    def read_line(self, deadline: Deadline) -> str:
+        """The next line of stdout. Raises HelperError if the program has ended."""
+        while b"\n" not in self._rest:
+            self.channel.settimeout(max(0.01, deadline.remaining))
+            try:
+                data = self.channel.recv(65536)
+            except TimeoutError:
+                raise deadline.expire(f"no answer from `{self.command}`") from None
+            if not data:
+                raise self._broke_off("it ended")
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode(errors="replace")
+
+    def read_object(self, deadline: Deadline) -> dict[str, Any]:
+        """The next JSON line. Raises HelperError for an error line or what is no JSON."""
+        line = self.read_line(deadline)
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            raise HelperError(f"{self.level}: `{self.command}` said {line!r}") from None
+        return checked(self.level, self.command, answer)
+
+    def ask(self, line: str, deadline: Deadline) -> dict[str, Any]:
+        """Send a line and read its answer."""
+        self.send(line)
+        return self.read_object(deadline)
+
+    def _read_stderr(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := self.channel.recv_stderr(4096):
+                self._words += data
+                if self._log:
+                    with self._log.open("ab") as handle:
+                        handle.write(data)
+
+    def _broke_off(self, why: str) -> HelperError:
+        words = f": {self.words}" if self.words else ""
+        return HelperError(f"{self.level}: `{self.command}` broke off ({why}){words}")
+
+
+def checked(level: str, command: str, answer: Any) -> dict[str, Any]:
+    """``answer`` itself; raises HelperError if it is the helper's error line."""
+    if not isinstance(answer, dict) or "type" not in answer:
+        raise HelperError(f"{level}: `{command}` answered {answer!r}")
+    if answer["type"] == "error":
+        name = answer.get("name") or ""
+        cause = f"{level}: helper: {answer.get('what')} {f'({name})' if name else ''}".rstrip()
+        raise HelperError(cause, answer.get("mend") or "")
+    return answer
+
+
+def deadline_connect(
+    endpoint: Endpoint, deadline: Deadline, via: Connection | None
+) -> paramiko.SSHClient:
+    """An authenticated client, tried again until the server is there or the deadline passes."""
+    last = ""
+    while not deadline.expired:
+        client = _client(endpoint)
+        try:
+            sock: Any = (
+                via.tunnel(endpoint.address, endpoint.port, deadline)
+                if via
+                else socket.create_connection(
+                    (endpoint.address, endpoint.port), timeout=max(0.1, deadline.remaining)
+                )
+            )
+            client.connect(
+                endpoint.address,
+                endpoint.port,
+                endpoint.user,
+                key_filename=endpoint.key_file,
+                sock=sock,
+                timeout=deadline.remaining,
+                banner_timeout=deadline.remaining,
+                auth_timeout=deadline.remaining,
+                look_for_keys=False,
+                allow_agent=False,
+            )
+            return client
+        except (paramiko.BadHostKeyException, paramiko.AuthenticationException) as error:
+            client.close()
+            raise BenchError(f"{endpoint.level}: SSH refused: {error}") from error
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            client.close()
+            last = str(error)
+            time.sleep(min(0.1, deadline.remaining))
+    raise DeadlineExpired(
+        f"{endpoint.level}: no SSH on {endpoint.address}:{endpoint.port} within "
+        f"{deadline.seconds:.0f} s ({last})",
+        "look at that level's console in the job's results",
+    )
+
+
+def _client(endpoint: Endpoint) -> paramiko.SSHClient:
+    client = paramiko.SSHClient()
+    client.set_missing_host_key_policy(paramiko.RejectPolicy())
+    kind, encoded = endpoint.host_key.split()[:2]
+    key = paramiko.PKey.from_type_string(kind, base64.b64decode(encoded))
+    port = endpoint.port
+    name = endpoint.address if port == 22 else f"[{endpoint.address}]:{port}"
+    client.get_host_keys().add(name, kind, key)
+    return client

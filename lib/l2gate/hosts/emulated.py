@@ -1,0 +1,162 @@
+"""Emulated hosts: an emulator boots the kernel under test; from then on it is an SSH host."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import subprocess
+import time
+from abc import abstractmethod
+from pathlib import Path
+
+from l2gate.console import Console
+from l2gate.deadline import Budget, Deadline
+from l2gate.events import Timeline
+from l2gate.hosts.connection import Connection, Endpoint
+from l2gate.hosts.host import GuestFiles, Host
+from l2gate.hosts.keys import KeyPair, write_seed
+from l2gate.images import cache, initramfs, userland
+from l2gate.kernels.kernel import KernelUnderTest
+
+#: What every emulated machine needs of its kernel: PIIX IDE disks, an e1000, the image's format.
+#: Both emulators offer exactly these, so that one image serves both.
+L0_MODULES = ("ata_piix", "sd_mod", "e1000", "squashfs")
+
+_INITRD_RECIPE = "1"
+
+#: Nominal seconds of a power-on on real hardware; budgets scale it.
+_BOOT_SECONDS = 20
+
+
+def initrd(kernel: KernelUnderTest, busybox: Path) -> Path:
+    """L0's initramfs, cached: the kernel's own modules, its KVM among them.
+
+    Raises KernelSpecError if the kernel lacks one of them.
+    """
+    init = userland.recipe("userland/init-ram.sh")
+
+    def make(folder: Path) -> None:
+        modules = [*userland.load_list(kernel, L0_MODULES), *userland.kvm_modules(kernel)]
+        initramfs.pack(folder / "l0.initrd", busybox, init, userland.unique(modules))
+
+    key = cache.digest(_INITRD_RECIPE, kernel.key, busybox, init)
+    return cache.make("l0-initrd", key, make) / "l0.initrd"
+
+
+class EmulatedHost(Host):
+    """What both emulators share: keys, seed disk, console log, readiness, the end."""
+
+    command_line = (
+        "console=ttyS0 quiet loglevel=4 tsc=reliable random.trust_cpu=on mitigations=off "
+        "nokaslr net.ifnames=0 panic=-1 oops=panic no_timer_check cryptomgr.notests"
+    )
+
+    def __init__(
+        self,
+        kernel: KernelUnderTest,
+        image: Path,
+        initrd: Path,
+        folder: Path,
+        logs: Path,
+        timeline: Timeline,
+        budget: Budget,
+    ) -> None:
+        self.kernel, self.image, self.initrd = kernel, image, initrd
+        self.private, self.timeline, self.budget = folder, timeline, budget
+        self._console = Console("L0", logs / "l0-console.log")
+        self.emulator_log = logs / "l0-emulator.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._endpoint: Endpoint | None = None
+
+    @abstractmethod
+    def start(self) -> subprocess.Popen[bytes]:
+        """Power on."""
+
+    @abstractmethod
+    def ssh_port(self, deadline: Deadline) -> int:
+        """The loopback port that leads to L0's SSH server."""
+
+    def boot(self) -> None:
+        """Power on and wait until L0 takes SSH. Raises L2gateError; the caller closes."""
+        client, server = KeyPair.generate(), KeyPair.generate()
+        key_file = self.private / "key"
+        client.write_openssh(key_file)
+        write_seed(self.seed, "l0", server, client)
+        deadline = self.budget.deadline("L0 boots and lets SSH in", _BOOT_SECONDS)
+        self._process = self.start()
+        port = self.ssh_port(deadline)
+        self._console.wait_for("l2gate: ready", deadline, self._why_dead)
+        self._endpoint = Endpoint(
+            "L0", "127.0.0.1", port, "root", str(key_file), server.public_line
+        )
+        self._connection = Connection(self._endpoint, deadline)
+        self.client_key = client
+
+    @property
+    def seed(self) -> Path:
+        return self.private / "l0-seed.tar"
+
+    def _why_dead(self) -> str | None:
+        if self._process is None or self._process.poll() is None:
+            return None
+        words = self.emulator_log.read_text(errors="replace").strip().splitlines()[-5:]
+        return f"the emulator ended with {self._process.returncode} {' / '.join(words)}".strip()
+
+    @property
+    def endpoint(self) -> Endpoint:
+        assert self._endpoint is not None
+        return self._endpoint
+
+    @property
+    def connection(self) -> Connection:
+        assert self._connection is not None
+        return self._connection
+
+    @property
+    def console(self) -> Console:
+        return self._console
+
+    @property
+    def folder(self) -> str:
+        return "/run/l2gate"
+
+    @property
+    def guest_files(self) -> GuestFiles:
+        return GuestFiles(
+            qemu=userland.QEMU,
+            firmware="/usr/share/seabios",
+            disk="/dev/l2gate-image",
+            kernel=userland.L1_KERNEL,
+            initrd=userland.L1_INITRD,
+        )
+
+    def close(self) -> None:
+        """Power off: nothing in an emulated host outlives the job, so it is simply ended."""
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+        process, self._process = self._process, None
+        if process and process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+
+def slowness() -> float:
+    """How much slower this machine is than the one the nominal seconds were taken on.
+
+    Measured by a fixed piece of work; a busy machine counts as a slow one.
+    """
+    start = time.perf_counter()
+    total = 0
+    for number in range(1_000_000):
+        total += number * number
+    return max(1.0, (time.perf_counter() - start) / 0.08)
+
+
+def program(name: str) -> str | None:
+    return shutil.which(name)

@@ -1,0 +1,66 @@
+"""`emulated-amd`: QEMU without acceleration emulates an AMD machine with SVM."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+from l2gate.deadline import Deadline
+from l2gate.errors import MissingPrerequisite
+from l2gate.hosts.emulated import EmulatedHost, program
+from l2gate.process import die_with_parent, run
+from l2gate.qemu.qmp import Monitor, forwarded_port
+
+_QEMU = "qemu-system-x86_64"
+
+
+def version() -> str:
+    """`QEMU 7.2.22`. Raises MissingPrerequisite if QEMU is not installed."""
+    if program(_QEMU) is None:
+        raise MissingPrerequisite(f"{_QEMU} is not installed", "run `make apt`")
+    text = run([_QEMU, "--version"], what="asking QEMU for its version").decode()
+    found = re.search(r"version (\S+)", text)
+    return f"QEMU {found.group(1) if found else 'of unknown version'} (TCG)"
+
+
+class TcgHost(EmulatedHost):
+    """QEMU TCG: one emulated AMD CPU a thread, PIIX IDE, e1000 behind slirp."""
+
+    spec = "emulated-amd"
+
+    @property
+    def emulator(self) -> str:
+        return version()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        self._monitor_path = self.private / "l0-qmp"
+        words = [_QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        # `max` with the vendor of an AMD CPU: KVM chooses its module by SVM, not by the name.
+        words += ["-M", "pc,usb=off,vmport=off", "-accel", "tcg,thread=multi", "-cpu", "max"]
+        words += ["-smp", "2", "-m", "2048"]
+        words += ["-kernel", str(self.kernel.vmlinuz), "-initrd", str(self.initrd)]
+        words += ["-append", self.command_line]
+        for index, (file, mode) in enumerate(((self.image, "on"), (self.seed, "on"))):
+            words += ["-drive", f"file={file},format=raw,if=none,id=d{index},snapshot={mode}"]
+            words += ["-device", f"ide-hd,drive=d{index},bus=ide.{index},unit=0"]
+        # Port 0: the kernel chooses a free one, and the monitor tells which.
+        words += ["-netdev", "user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]
+        words += ["-device", "e1000,netdev=n0,romfile="]
+        words += ["-chardev", f"file,id=console,path={self.console.log}"]
+        words += ["-serial", "chardev:console"]
+        words += ["-qmp", f"unix:{self._monitor_path},server=on,wait=off"]
+        with self.emulator_log.open("wb") as log:
+            return subprocess.Popen(
+                words,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent(),
+            )
+
+    def ssh_port(self, deadline: Deadline) -> int:
+        deadline.poll(lambda: self._monitor_path.exists() or bool(self._why_dead()))
+        with Monitor.at(self._monitor_path, deadline) as monitor:
+            table = monitor.human("info usernet", deadline)
+        return forwarded_port(table)

@@ -1,0 +1,1 @@
+"""What the levels boot from, built from recipes and cached by content."""

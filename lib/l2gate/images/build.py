@@ -1,0 +1,46 @@
+"""Everything that is fetched or built before a job, in one place: what `make images` does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from l2gate.events import Timeline
+from l2gate.images import helper, roots, userland
+from l2gate.kernels.kernel import prepare
+
+#: The suite whose programs and guest kernel L0 and L1 run; the kernel under test may be another.
+GUEST_SUITE = roots.SUITES[0]
+_BUILT_AHEAD = ("+patched", "+unpatched")
+
+
+@dataclass(frozen=True)
+class Images:
+    """What every job needs, whatever its kernel."""
+
+    userland: Path
+    helper: Path
+    busybox: Path
+
+
+def images(timeline: Timeline) -> Images:
+    """The images, built if their recipes have changed.
+
+    Raises MissingPrerequisite if the suite root has not been fetched.
+    """
+    root = roots.find(GUEST_SUITE)
+    guest_kernel = prepare(f"debian:{GUEST_SUITE.series}", timeline)
+    return Images(
+        userland=userland.build(root, guest_kernel, timeline),
+        helper=helper.build(timeline),
+        busybox=root.path / "usr/bin/busybox",
+    )
+
+
+def build_all(timeline: Timeline) -> None:
+    """Fetch the suite roots and build images and kernel variants; a second call does nothing."""
+    for suite in roots.SUITES:
+        roots.fetch(suite, timeline)
+        for variant in _BUILT_AHEAD:
+            prepare(f"debian:{suite.series}{variant}", timeline)
+    images(timeline)

@@ -1,0 +1,28 @@
+"""The helper binary: compiled on the controller, static, so that it runs on any L0 and L1."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from l2gate.events import Timeline
+from l2gate.images import cache
+from l2gate.process import run
+from l2gate.settings import checkout
+
+
+def build(timeline: Timeline) -> Path:
+    """The binary, compiled now if its sources have changed. Raises BenchError with gcc's words."""
+    folder = checkout() / "lib/helper"
+    sources = sorted(p for p in folder.iterdir() if p.suffix in {".c", ".h", ".S"})
+    sources.append(folder / "Makefile")
+
+    def make(target: Path) -> None:
+        with timeline.step("controller", "compiling the helper"):
+            run(
+                ["make", "-s", "-C", folder, f"OUT={target}", "l2gate-helper"],
+                what="compiling the helper",
+                mend="run `make apt` for gcc and libc6-dev",
+            )
+
+    names = "".join(p.name for p in sources)
+    return cache.make("helper", cache.digest(names, *sources), make) / "l2gate-helper"

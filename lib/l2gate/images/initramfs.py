@@ -1,0 +1,47 @@
+"""Initramfs images: a few files and modules, packed so that a kernel can start from them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from l2gate.process import run
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module to load at boot: its file name, its bytes (uncompressed), its parameters."""
+
+    name: str
+    content: bytes
+    parameters: str = ""
+
+
+def pack(target: Path, busybox: Path, init: Path, modules: Sequence[Module] = ()) -> None:
+    """Write an initramfs with ``init`` as its first process.
+
+    The modules are stored uncompressed and the archive too: unpacking costs an emulated CPU more
+    than reading. Raises BenchError if cpio fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="l2gate-initramfs-") as name:
+        tree = Path(name)
+        for folder in ("bin", "dev", "proc", "sys", "userland", "modules"):
+            (tree / folder).mkdir()
+        shutil.copy(busybox, tree / "bin/busybox")
+        shutil.copy(init, tree / "init")
+        (tree / "init").chmod(0o755)
+        for module in modules:
+            (tree / "modules" / module.name).write_bytes(module.content)
+        order = "".join(f"{m.name} {m.parameters}".rstrip() + "\n" for m in modules)
+        (tree / "modules/order").write_text(order)
+        members = sorted(str(p.relative_to(tree)) for p in tree.rglob("*"))
+        archive = run(
+            ["cpio", "--create", "--format=newc", "--owner=0:0", "--quiet", "--reproducible"],
+            what="packing an initramfs",
+            stdin="\n".join(members).encode(),
+            cwd=tree,
+        )
+        target.write_bytes(archive)

@@ -1,0 +1,153 @@
+"""The userland image: one read-only squashfs that L0 and L1 both run from.
+
+It holds busybox, an SSH server, QEMU with its libraries and firmware, and what L0 needs to start
+L1 and L1 to start a Linux L2. Its programs come from a suite root; nothing in it depends on the
+kernel under test.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from l2gate.errors import BenchError
+from l2gate.events import Timeline
+from l2gate.images import cache, initramfs
+from l2gate.images.roots import Root
+from l2gate.kernels.kernel import KernelUnderTest, closure, read_module
+from l2gate.process import run
+from l2gate.settings import checkout
+
+_RECIPE = "3"
+_PROGRAMS = (
+    "usr/bin/qemu-system-x86_64",
+    "usr/bin/qemu-system-x86_64-microvm",
+    "usr/sbin/dropbear",
+)
+_FIRMWARE = (
+    "usr/share/qemu/kvmvapic.bin",
+    "usr/share/qemu/linuxboot_dma.bin",
+    "usr/share/qemu/pvh.bin",
+    "usr/share/seabios/bios-microvm.bin",
+    "usr/share/qemu/qboot.rom",
+)
+#: What L1 needs beside its KVM: its disks and its network on virtio-mmio.
+_L1_MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "squashfs")
+
+#: Where L1's and L2's own files lie inside the image.
+L1_KERNEL = "/boot/guest/vmlinuz"
+L1_INITRD = "/boot/guest/l1.initrd"
+L2_INITRD = "/boot/guest/l2.initrd"
+QEMU = "/usr/bin/qemu-system-x86_64"
+QEMU_SMALL = "/usr/bin/qemu-system-x86_64-microvm"
+
+
+def recipe(name: str) -> Path:
+    """A recipe file below images/."""
+    return checkout() / "images" / name
+
+
+def kvm_modules(kernel: KernelUnderTest) -> list[initramfs.Module]:
+    """KVM and both vendor modules with nested=1; init loads the one that the CPU has.
+
+    enable_apicv=0: Bochs 3.0 refuses the posted-interrupt descriptor address otherwise.
+    """
+    parameters = {"kvm-intel.ko": "nested=1 enable_apicv=0", "kvm-amd.ko": "nested=1"}
+    modules = load_list(kernel, ("kvm", "kvm_intel", "kvm_amd"))
+    return [replace(m, parameters=parameters.get(m.name, "")) for m in modules]
+
+
+def load_list(kernel: KernelUnderTest, names: tuple[str, ...]) -> list[initramfs.Module]:
+    """The modules ``names`` of ``kernel``, dependencies first."""
+    return [
+        initramfs.Module(_plain(path.name), read_module(path)) for path in closure(kernel, names)
+    ]
+
+
+def _plain(name: str) -> str:
+    return name[: name.index(".ko") + 3]
+
+
+def build(root: Root, guest_kernel: KernelUnderTest, timeline: Timeline) -> Path:
+    """The image, built now if it was not before."""
+    recipes = (recipe("userland/init.sh"), recipe("userland/init-ram.sh"), recipe("l2/init.sh"))
+    key = cache.digest(_RECIPE, root.suite.key, guest_kernel.key, *recipes)
+
+    def make(folder: Path) -> None:
+        with timeline.step("controller", "building the userland image of L0 and L1"):
+            _build(root, guest_kernel, folder)
+
+    return cache.make("userland", key, make) / "userland.squashfs"
+
+
+def _build(root: Root, guest_kernel: KernelUnderTest, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="l2gate-userland-") as name:
+        tree = Path(name)
+        for place in ("dev", "proc", "sys", "tmp", "run", "root", "etc", "bin", "sbin", "usr/bin"):
+            (tree / place).mkdir(parents=True, exist_ok=True)
+        busybox = root.path / "usr/bin/busybox"
+        shutil.copy(busybox, tree / "bin/busybox")
+        _applets(root, tree)
+        for program in _PROGRAMS:
+            _copy(root, tree, program)
+        for library in _libraries(root):
+            _copy(root, tree, library)
+        for blob in _FIRMWARE:
+            _copy(root, tree, blob)
+        (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+        (tree / "etc/group").write_text("root:x:0:\n")
+        (tree / "etc/shells").write_text("/bin/sh\n")
+        shutil.copy(recipe("userland/init.sh"), tree / "sbin/l2gate-init")
+        (tree / "sbin/l2gate-init").chmod(0o755)
+        (tree / "sbin/init").symlink_to("../bin/busybox")
+        (tree / "etc/inittab").write_text("::sysinit:/sbin/l2gate-init\n")
+        boot = tree / "boot/guest"
+        boot.mkdir(parents=True)
+        shutil.copy(guest_kernel.vmlinuz, tree / L1_KERNEL.lstrip("/"))
+        modules = [*load_list(guest_kernel, _L1_MODULES), *kvm_modules(guest_kernel)]
+        ram_init = recipe("userland/init-ram.sh")
+        initramfs.pack(tree / L1_INITRD.lstrip("/"), busybox, ram_init, unique(modules))
+        initramfs.pack(tree / L2_INITRD.lstrip("/"), busybox, recipe("l2/init.sh"))
+        _squash(tree, folder / "userland.squashfs")
+
+
+def unique(modules: list[initramfs.Module]) -> list[initramfs.Module]:
+    """Each module once, at its first place: a dependency comes before what needs it."""
+    first: dict[str, initramfs.Module] = {}
+    for module in modules:
+        first.setdefault(module.name, module)
+    return list(first.values())
+
+
+def _applets(root: Root, tree: Path) -> None:
+    for applet in root.run(["busybox", "--list"]).stdout.split():
+        link = tree / "bin" / applet
+        if not link.exists():
+            link.symlink_to("busybox")
+
+
+def _libraries(root: Root) -> list[str]:
+    """The shared libraries that the programs are linked with, as ldd finds them."""
+    listed = root.run(["ldd", *(f"/{program}" for program in _PROGRAMS)]).stdout
+    words = {word for line in listed.splitlines() for word in line.split() if word[0] == "/"}
+    return sorted(word.lstrip("/") for word in words if not word.endswith(":"))
+
+
+def _copy(root: Root, tree: Path, name: str) -> None:
+    source, target = root.path / name, tree / name
+    if not source.exists():
+        raise BenchError(f"the suite root has no /{name}", "remove the cache and run `make images`")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source, target)
+
+
+def _squash(tree: Path, target: Path) -> None:
+    """Uncompressed: an emulated CPU reads faster than it unpacks."""
+    plain = ("-noI", "-noD", "-noF", "-noX")
+    run(
+        ["mksquashfs", tree, target, "-all-root", "-no-progress", "-quiet", *plain],
+        what="packing the userland image",
+        mend="check the free space of the cache and of the temporary folder",
+    )

@@ -1,0 +1,1 @@
+"""Injections: typed requests, the paths they take, the client of the helper."""

@@ -1,0 +1,43 @@
+"""The client of the helper's `inject`: KVM ioctls on QEMU's stopped vCPU, one line a time."""
+
+from __future__ import annotations
+
+from l2gate.deadline import Budget
+from l2gate.hosts.connection import Connection, Remote
+from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
+
+_ANSWER_SECONDS = 15
+
+
+class Injector:
+    """Path `vcpu-events`. The VM must be stopped by QMP while it is used."""
+
+    def __init__(self, connection: Connection, helper: str, pid: int, budget: Budget) -> None:
+        self._budget = budget
+        deadline = budget.deadline("the helper starts on L0", _ANSWER_SECONDS)
+        argv = [helper, "inject", "--pid", str(pid), "--vcpu", "0"]
+        self._remote: Remote = connection.start(argv, deadline)
+        try:
+            self._remote.read_object(deadline)
+        except BaseException:
+            self._remote.close()
+            raise
+
+    def close(self) -> None:
+        self._remote.close()
+
+    def state(self) -> VcpuState:
+        """Nested state, registers and events. Raises HelperError."""
+        deadline = self._budget.deadline("the vCPU's state", _ANSWER_SECONDS)
+        return VcpuState(self._remote.ask("state", deadline))
+
+    def set_events(
+        self, request: ExceptionRequest, *, repeat: int = 1, undo: bool = True
+    ) -> Outcome:
+        """KVM_SET_VCPU_EVENTS, between two looks at the state, without letting the vCPU run.
+
+        ``undo`` takes an accepted exception back before anything sees it.
+        """
+        deadline = self._budget.deadline("KVM_SET_VCPU_EVENTS", _ANSWER_SECONDS)
+        line = f"set {request.to_words()} repeat={repeat} undo={int(undo)}"
+        return Outcome.from_answer(request, self._remote.ask(line, deadline))

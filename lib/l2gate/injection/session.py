@@ -1,0 +1,236 @@
+"""One test's way through the levels: freeze, inject, thaw, see who is alive, keep the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from l2gate.bench import BenchFacts, consoles
+from l2gate.contract.judge import Judgement, Liveness, Verdict, expected_errno, judge
+from l2gate.deadline import Budget
+from l2gate.errors import BenchError, DeadlineExpired, L2gateError, NotProven
+from l2gate.events import Event, Timeline
+from l2gate.guests.l2 import L2Guest, start_l2
+from l2gate.guests.marks import Marks
+from l2gate.guests.victim import Victim
+from l2gate.hosts.connection import Connection
+from l2gate.injection.injector import Injector
+from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
+from l2gate.injection.vectors import label
+from l2gate.qemu.qmp import Monitor
+
+_FREEZE_SECONDS = 20
+_QMP_SECONDS = 5
+
+
+class Frozen:
+    """The vCPU stopped with one level proven to be on it."""
+
+    def __init__(self, session: Session, level: str, unproven: Callable[[VcpuState], str | None]):
+        self._session, self.level, self._unproven = session, level, unproven
+        self.outcomes: list[Outcome] = []
+
+    def inject(
+        self,
+        vector: int,
+        error_code: int | None = None,
+        *,
+        injected: bool = True,
+        repeat: int = 1,
+        undo: bool = True,
+    ) -> Outcome:
+        """KVM_SET_VCPU_EVENTS on the frozen vCPU; judged after the thaw."""
+        request = ExceptionRequest(vector, error_code, injected)
+        outcome = self._session.injector.set_events(request, repeat=repeat, undo=undo)
+        self.outcomes.append(outcome)
+        return outcome
+
+    def unproven(self, outcome: Outcome) -> str | None:
+        """Why the level was not certainly active at that very ioctl, or None."""
+        return self._unproven(outcome.before)
+
+
+class Session:
+    """A test's connections to the bench, and its own L2. Close it at the test's end."""
+
+    def __init__(self, facts: BenchFacts, test: str, timeline: Timeline) -> None:
+        self.facts, self.test, self.timeline = facts, test, timeline
+        self.budget = Budget(facts.scale)
+        self.judgements: list[tuple[str, Judgement]] = []
+        self._stack = ExitStack()
+        try:
+            with timeline.step("controller", "connecting to L0 and L1", "connect"):
+                self._connect()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _connect(self) -> None:
+        facts, deadline = self.facts, self.budget.deadline("connecting to L0 and L1", 20)
+        self._l0 = self._stack.enter_context(Connection(facts.l0, deadline))
+        self.monitor = self._stack.enter_context(
+            Monitor.over(self._l0, facts.helper, facts.monitor, deadline)
+        )
+        self._l1 = self._stack.enter_context(Connection(facts.l1, deadline, via=self._l0))
+        self.injector = Injector(self._l0, facts.helper, facts.qemu_pid, self.budget)
+        self._stack.callback(self.injector.close)
+        with self.timeline.step("L2", f"L1 starts the {facts.l2} L2", "l2"):
+            self.l2: L2Guest = start_l2(facts.l2, self._l1, facts.helper, self.budget)
+            self._stack.callback(self.l2.close)
+            self._heartbeat = self.l2.advance().heartbeat
+
+    def close(self) -> None:
+        """Close every wire; L2 ends with its own. The vCPU is left running."""
+        self._stack.close()
+
+    def victim(self) -> Victim:
+        """A process in L1 that turns exceptions into signals; ended with the session."""
+        victim = Victim(self._l1, self.facts.helper, self.budget)
+        self._stack.callback(victim.close)
+        return victim
+
+    @contextmanager
+    def freeze_l2(self) -> Iterator[Frozen]:
+        """Stop the vCPU with L2 on it; afterwards thaw, look who is alive, and judge.
+
+        Raises NotProven if L2 is not caught on the vCPU within the deadline.
+        """
+        with self._frozen("L2", lambda state: _not_l2(state, self.l2.marks)) as frozen:
+            yield frozen
+
+    @contextmanager
+    def freeze_l1(self, victim: Victim) -> Iterator[Frozen]:
+        """Stop the vCPU with ``victim``, a user process of L1, on it."""
+        with self._frozen("L1", lambda state: _not_l1(state, victim.marks)) as frozen:
+            yield frozen
+
+    @contextmanager
+    def _frozen(self, level: str, unproven: Callable[[VcpuState], str | None]) -> Iterator[Frozen]:
+        self._catch(level, unproven)
+        frozen = Frozen(self, level, unproven)
+        try:
+            yield frozen
+        finally:
+            self._qmp("cont")
+        liveness = self._liveness(frozen)
+        for outcome in frozen.outcomes:
+            self._conclude(frozen, outcome, liveness)
+
+    def _catch(self, level: str, unproven: Callable[[VcpuState], str | None]) -> None:
+        deadline = self.budget.deadline(f"the vCPU is caught in {level}", _FREEZE_SECONDS)
+        while True:
+            self._qmp("stop")
+            why = unproven(self.injector.state())
+            if why is None:
+                return
+            self._qmp("cont")
+            if deadline.expired:
+                raise NotProven(
+                    f"{level} was not caught on the vCPU within {deadline.seconds:.0f} s: {why}",
+                    f"see whether {level} makes progress; consoles are in the job's results",
+                )
+
+    def _qmp(self, command: str) -> None:
+        self.monitor.execute(command, self.budget.deadline(f"QMP {command}", _QMP_SECONDS))
+
+    def _liveness(self, frozen: Frozen) -> Liveness:
+        """L1 and L2 after the thaw; one question shows both, for L2's answers come through L1."""
+        before = self._heartbeat
+        try:
+            state = self.l2.advance()
+        except (DeadlineExpired, BenchError) as error:
+            self.check_consoles()
+            return Liveness(False, False, (before, before), (), str(error))
+        self._heartbeat = state.heartbeat
+        if state.hits:
+            self.l2.clear()
+        return Liveness(True, state.alive, (before, state.heartbeat), state.hits, state.why)
+
+    def _conclude(self, frozen: Frozen, outcome: Outcome, liveness: Liveness) -> None:
+        unproven = frozen.unproven(outcome)
+        judgement = judge(outcome, frozen.level, unproven, liveness)
+        request = outcome.request
+        name = label(request.vector, request.error_code)
+        self.judgements.append((name, judgement))
+        wanted = expected_errno(request, frozen.level)
+        data = {
+            "test": self.test,
+            "path": "vcpu-events",
+            "vector": request.vector,
+            "error_code": request.error_code,
+            "injected": request.injected,
+            "repeat": outcome.repeat,
+            "active_level": frozen.level,
+            "expected_errno": wanted,
+            "seen_errno": outcome.errno,
+            "verdict": judgement.verdict.value,
+            "reason": judgement.reason,
+            "proof": _proof(self, frozen, outcome, unproven, liveness),
+        }
+        self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
+
+    def check_consoles(self) -> None:
+        """Raises GuestCrash if L0 or L1 has panicked."""
+        for console in consoles(self.facts):
+            console.check()
+
+    def verdict(self) -> Judgement:
+        """The worst of the judgements so far, naming the first cases that share it."""
+        if not self.judgements:
+            return Judgement(Verdict.INCONCLUSIVE, "no case was judged")
+        for worst in (Verdict.FAIL, Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE):
+            found = [(name, j.reason) for name, j in self.judgements if j.verdict is worst]
+            if found:
+                first = "; ".join(f"{name}: {reason}" for name, reason in found[:3])
+                return Judgement(worst, f"{len(found)} of {len(self.judgements)} cases: {first}")
+        return Judgement(Verdict.PASS, f"{len(self.judgements)} cases as the contract wants them")
+
+
+def _not_l2(state: VcpuState, marks: Marks) -> str | None:
+    if state.has_nested_state and not state.guest_mode:
+        return "KVM_GET_NESTED_STATE does not say guest mode"
+    if not state.has_nested_state and marks.cr3 is None:
+        return "the kernel has no KVM_GET_NESTED_STATE and this L2 bears no marks"
+    return marks.missing(state)
+
+
+def _not_l1(state: VcpuState, marks: Marks) -> str | None:
+    if state.guest_mode:
+        return "KVM_GET_NESTED_STATE says guest mode"
+    return marks.missing(state)
+
+
+def _proof(
+    session: Session, frozen: Frozen, outcome: Outcome, unproven: str | None, liveness: Liveness
+) -> dict[str, Any]:
+    state = outcome.before
+    how = []
+    if state.has_nested_state:
+        how.append(f"KVM_GET_NESTED_STATE {'says' if state.guest_mode else 'denies'} guest mode")
+    if frozen.level == "L2" and session.l2.marks.words:
+        how.append(session.l2.marks.words)
+    return {
+        "guest_mode": state.guest_mode,
+        "how": unproven or ", ".join(how),
+        "cr3": f"{state.cr3:#x}",
+        "rip": f"{state.rip:#x}",
+        "marker": f"{state.r15:#x}",
+        "unchanged": not outcome.changed,
+        "changed": list(outcome.changed),
+        "events_before": outcome.before.events,
+        "events_after": outcome.after.events,
+        "outcomes": [{"errno": errno, "count": count} for errno, count in outcome.outcomes],
+        "liveness": {
+            "l1": liveness.l1,
+            "l2": liveness.l2,
+            "l2_heartbeat": list(liveness.heartbeat),
+            "hits": list(liveness.hits),
+        },
+    }
+
+
+def failure(error: L2gateError) -> Judgement:
+    """What an error means for the test that met it."""
+    verdict = Verdict.INCONCLUSIVE if isinstance(error, NotProven) else Verdict.INFRA_ERROR
+    return Judgement(verdict, str(error))

@@ -1,0 +1,1 @@
+"""The kernel under test: from a spec to vmlinuz and modules."""

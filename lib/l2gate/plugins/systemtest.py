@@ -1,0 +1,97 @@
+"""The base of every system test: a session on the job's bench, and a verdict at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from avocado import Test
+from l2gate.bench import BenchFacts
+from l2gate.contract.judge import Judgement, Verdict
+from l2gate.errors import L2gateError
+from l2gate.events import Event, timeline_from_environment
+from l2gate.injection.session import Session, failure
+
+Body = Callable[[Any, Session], None]
+
+
+def contract_test(contract: str) -> Callable[[Body], Callable[[Any], None]]:
+    """A test that holds under one contract; under another it is skipped, with cause and mend.
+
+    The body gets a Session. Everything is opened and closed here, in the test's own thread:
+    Avocado runs tearDown in another one.
+    """
+
+    def decorate(body: Body) -> Callable[[Any], None]:
+        @wraps(body)
+        def test(self: SystemTest) -> None:
+            self.run_under(contract, body)
+
+        return test
+
+    return decorate
+
+
+class SystemTest(Test):  # type: ignore[misc]
+    """A sentence of the contract."""
+
+    #: Seconds after which Avocado interrupts a test; each wait inside has a deadline of its own.
+    timeout = 900
+
+    def run_under(self, contract: str, body: Body) -> None:
+        judgement = self._judge(contract, body)
+        data = {
+            "test": self.sentence,
+            "verdict": judgement.verdict.value,
+            "reason": judgement.reason,
+        }
+        timeline_from_environment().record(
+            Event("controller", "verdict", f"{self.sentence}: {judgement.verdict}", data=data)
+        )
+        self.log.info("%s: %s", judgement.verdict, judgement.reason)
+        if judgement.verdict is Verdict.SKIP:
+            self.cancel(judgement.reason)
+        if judgement.verdict is Verdict.FAIL:
+            self.fail(judgement.reason)
+        if judgement.verdict is not Verdict.PASS:
+            self.error(f"{judgement.verdict}: {judgement.reason}")
+
+    @property
+    def sentence(self) -> str:
+        """`RefusedWhileL2IsActive.test_every_exception`."""
+        return f"{type(self).__name__}.{self._testMethodName}"
+
+    def _judge(self, contract: str, body: Body) -> Judgement:
+        session = None
+        try:
+            facts = BenchFacts.from_environment()
+            if facts.contract.name != contract:
+                return Judgement(
+                    Verdict.SKIP,
+                    f"the {facts.contract.name} contract holds here ({facts.contract.why}), this "
+                    f"test is about the {contract} contract; mend: use a kernel of that era "
+                    f"(debian:6.12+patched) or ask for it with expect={contract}",
+                )
+            session = Session(facts, self.sentence, timeline_from_environment())
+            body(self, session)
+            session.check_consoles()
+            return session.verdict()
+        except L2gateError as error:
+            return self._with_cause(session, error)
+        finally:
+            if session:
+                session.close()
+
+    def _with_cause(self, session: Session | None, error: L2gateError) -> Judgement:
+        """A failing case seen before the error outweighs it; a crash explains it."""
+        if session is None:
+            return failure(error)
+        seen = session.verdict()
+        if seen.verdict is Verdict.FAIL:
+            return Judgement(Verdict.FAIL, f"{seen.reason}; then: {error}")
+        try:
+            session.check_consoles()
+        except L2gateError as crash:
+            return failure(crash)
+        return failure(error)

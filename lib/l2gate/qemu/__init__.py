@@ -1,0 +1,1 @@
+"""The L1 VM on a host: command line, QMP, console."""

@@ -1,0 +1,40 @@
+"""The same struct on the same vCPU is accepted while L1 is active, and L1 gets the exception."""
+
+from l2gate.contract.judge import Judgement, Verdict
+from l2gate.guests.victim import Victim
+from l2gate.injection.session import Session
+from l2gate.injection.vectors import EXCEPTIONS, label
+from l2gate.plugins.systemtest import SystemTest, contract_test
+
+#: Vectors that the hardware pushes an error code for (SDM volume 3, table 6-1).
+WITH_ERROR_CODE = {13: 0}
+
+
+class AcceptedWhileL1IsActive(SystemTest):
+    """The control: without it a refusal in L2 would prove nothing about L2."""
+
+    @contract_test("refuse")
+    def test_every_exception(self, session: Session) -> None:
+        """Accepted and taken back before L1 sees it: a #DF or #MC would end L1."""
+        victim = session.victim()
+        with session.freeze_l1(victim) as frozen:
+            for vector in EXCEPTIONS:
+                frozen.inject(vector)
+                frozen.inject(vector, error_code=0)
+
+    @contract_test("refuse")
+    def test_delivered_as_a_signal(self, session: Session) -> None:
+        """Freeze a process of L1, inject, thaw: it takes the signal of that exception."""
+        victim = session.victim()
+        for vector, signal in Victim.SIGNALS.items():
+            victim.clear()
+            with session.freeze_l1(victim) as frozen:
+                frozen.inject(vector, WITH_ERROR_CODE.get(vector), undo=False)
+            if session.judgements[-1][1].verdict is not Verdict.PASS:
+                continue
+            seen = victim.wait_signal()
+            if seen is None or seen.signal != signal:
+                said = f"took {seen.signal} (vector {seen.vector})" if seen else "took no signal"
+                name = label(vector, WITH_ERROR_CODE.get(vector))
+                reason = f"accepted, but the process in L1 {said} instead of {signal}"
+                session.judgements.append((name, Judgement(Verdict.FAIL, reason)))
