@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the verbs share: how they are called and how they answer. */
+#ifndef L2GATE_HELPER_H
+#define L2GATE_HELPER_H
+
+#include <stdbool.h>
+
+/* Exit status of a verb. */
+enum { DONE = 0, FAILED = 1, MISUSED = 64 };
+
+int verb_probe(int argc, char **argv);
+int verb_vcpu(int argc, char **argv);
+int verb_inject(int argc, char **argv);
+int verb_bridge(int argc, char **argv);
+int verb_l2(int argc, char **argv);
+int verb_victim(int argc, char **argv);
+
+/* The value after `name` in argv, or NULL. */
+const char *option(int argc, char **argv, const char *name);
+
+#endif

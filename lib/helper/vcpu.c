@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * vcpu --pid PID [--vcpu N] [--tid TID]
+ *
+ * Prints one line with the nested state, registers and events of vCPU N (0 if not given) of the
+ * QEMU process PID, whose VM must be stopped (QMP `stop`): a running vCPU would hold its mutex.
+ * TID is the thread to borrow; by default the vCPU's own.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "helper.h"
+#include "json.h"
+#include "vcpu.h"
+
+#define NESTED_BUFFER 16384	/* VMX needs 8 KiB and the header; too small is E2BIG */
+
+struct field {
+	const char *name;
+	size_t offset, size;
+};
+
+#define FIELD(name, member)                                                                        \
+	{ name, offsetof(struct vcpu_state, member), sizeof(((struct vcpu_state *)0)->member) }
+#define REG(name) FIELD(#name, regs.name)
+#define SREG(name) FIELD(#name, sregs.name)
+#define SEG(name) FIELD(#name "_base", sregs.name.base), FIELD(#name "_selector", sregs.name.selector)
+#define EVENT(name) FIELD(#name, events.name)
+
+static const struct field regs[] = {
+	REG(rax), REG(rbx), REG(rcx), REG(rdx), REG(rsi), REG(rdi), REG(rsp), REG(rbp), REG(r8),
+	REG(r9), REG(r10), REG(r11), REG(r12), REG(r13), REG(r14), REG(r15), REG(rip), REG(rflags),
+};
+
+static const struct field sregs[] = {
+	SREG(cr0), SREG(cr2), SREG(cr3), SREG(cr4), SREG(cr8), SREG(efer), SREG(apic_base),
+	SEG(cs), SEG(ds), SEG(es), SEG(fs), SEG(gs), SEG(ss), SEG(tr), SEG(ldt),
+	FIELD("gdt_base", sregs.gdt.base), FIELD("idt_base", sregs.idt.base),
+	FIELD("interrupt_bitmap_0", sregs.interrupt_bitmap[0]),
+	FIELD("interrupt_bitmap_1", sregs.interrupt_bitmap[1]),
+	FIELD("interrupt_bitmap_2", sregs.interrupt_bitmap[2]),
+	FIELD("interrupt_bitmap_3", sregs.interrupt_bitmap[3]),
+};
+
+static const struct field debugregs[] = {
+	FIELD("db0", debugregs.db[0]), FIELD("db1", debugregs.db[1]), FIELD("db2", debugregs.db[2]),
+	FIELD("db3", debugregs.db[3]), FIELD("dr6", debugregs.dr6), FIELD("dr7", debugregs.dr7),
+};
+
+static const struct field events[] = {
+	EVENT(exception.injected), EVENT(exception.nr), EVENT(exception.has_error_code),
+	EVENT(exception.pending), EVENT(exception.error_code), EVENT(exception_has_payload),
+	EVENT(exception_payload), EVENT(interrupt.injected), EVENT(interrupt.nr),
+	EVENT(interrupt.soft), EVENT(interrupt.shadow), EVENT(nmi.injected), EVENT(nmi.pending),
+	EVENT(nmi.masked), EVENT(sipi_vector), EVENT(flags), EVENT(smi.smm), EVENT(smi.pending),
+	EVENT(smi.smm_inside_nmi), EVENT(smi.latched_init),
+};
+
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
+static const struct group {
+	const char *name;
+	const struct field *fields;
+	size_t count;
+} groups[] = {
+	{ "regs", regs, COUNT(regs) },
+	{ "sregs", sregs, COUNT(sregs) },
+	{ "debugregs", debugregs, COUNT(debugregs) },
+	{ "events", events, COUNT(events) },
+};
+
+static uint64_t value_of(const struct vcpu_state *state, const struct field *field)
+{
+	uint64_t value = 0;
+
+	memcpy(&value, (const char *)state + field->offset, field->size);
+	return value;
+}
+
+static void print_group(const struct group *group, const struct vcpu_state *state)
+{
+	json_object(group->name);
+	for (size_t i = 0; i < group->count; i++) {
+		const struct field *field = &group->fields[i];
+
+		if (field->size == 8 || group->fields != events)
+			json_hex(field->name, value_of(state, field));
+		else
+			json_number(field->name, (long long)value_of(state, field));
+	}
+	json_close_object();
+}
+
+void vcpu_print(const struct vcpu_state *state)
+{
+	const struct nested *nested = &state->nested;
+
+	json_object("nested");
+	json_bool("supported", nested->supported);
+	if (nested->supported) {
+		json_text("format", nested->format == KVM_STATE_NESTED_FORMAT_SVM ? "svm" : "vmx");
+		json_hex("flags", nested->flags);
+		json_bool("guest_mode", nested->flags & KVM_STATE_NESTED_GUEST_MODE);
+		json_bool("run_pending", nested->flags & KVM_STATE_NESTED_RUN_PENDING);
+		json_number("size", nested->size);
+	}
+	json_close_object();
+	for (size_t i = 0; i < COUNT(groups); i++)
+		print_group(&groups[i], state);
+}
+
+void vcpu_print_events(const char *key, const struct kvm_vcpu_events *sent)
+{
+	static struct vcpu_state state;
+	struct group group = { key, events, COUNT(events) };
+
+	state.events = *sent;
+	print_group(&group, &state);
+}
+
+int vcpu_print_changes(const char *key, const struct vcpu_state *a, const struct vcpu_state *b)
+{
+	char name[64];
+	int changes = 0;
+
+	json_list(key);
+	for (size_t g = 0; g < COUNT(groups); g++)
+		for (size_t i = 0; i < groups[g].count; i++) {
+			const struct field *field = &groups[g].fields[i];
+
+			if (value_of(a, field) == value_of(b, field))
+				continue;
+			snprintf(name, sizeof(name), "%s.%s", groups[g].name, field->name);
+			json_text(NULL, name);
+			changes++;
+		}
+	if (a->nested.flags != b->nested.flags) {
+		json_text(NULL, "nested.flags");
+		changes++;
+	}
+	json_close_list();
+	return changes;
+}
+
+bool vcpu_set_field(struct kvm_vcpu_events *target, const char *name, uint64_t value)
+{
+	for (size_t i = 0; i < COUNT(events); i++) {
+		size_t offset = events[i].offset - offsetof(struct vcpu_state, events);
+		const char *plain = events[i].name;
+
+		/* the exception's own fields go by their bare names too: nr, injected, ... */
+		if (!strncmp(plain, "exception.", 10) && !strchr(name, '.'))
+			plain += 10;
+		if (strcmp(plain, name))
+			continue;
+		memcpy((char *)target + offset, &value, events[i].size);
+		return true;
+	}
+	return false;
+}
+
+/* --- finding and reading it ----------------------------------------------------------------- */
+
+/*
+ * Which of QEMU's files is the vCPU: /proc/PID/fd links to anon_inode:kvm-vcpu:N. Linux 4.12 says
+ * no N; there a single vCPU is the only one it can be.
+ */
+static int find_fd(pid_t pid, int number)
+{
+	char path[300], link[128], wanted[64];
+	int found = -1, unnumbered = 0, last = -1;
+	struct dirent *entry;
+	DIR *dir;
+
+	snprintf(wanted, sizeof(wanted), "anon_inode:kvm-vcpu:%d", number);
+	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	dir = opendir(path);
+	while (dir && (entry = readdir(dir))) {
+		ssize_t length;
+
+		snprintf(path, sizeof(path), "/proc/%d/fd/%s", pid, entry->d_name);
+		length = readlink(path, link, sizeof(link) - 1);
+		link[length > 0 ? length : 0] = 0;
+		if (!strcmp(link, wanted))
+			found = atoi(entry->d_name);
+		if (!strcmp(link, "anon_inode:kvm-vcpu")) {
+			last = atoi(entry->d_name);
+			unnumbered++;
+		}
+	}
+	if (dir)
+		closedir(dir);
+	return found < 0 && unnumbered == 1 ? last : found;
+}
+
+static bool report(const struct vcpu *vcpu)
+{
+	const struct tracee *tracee = &vcpu->tracee;
+
+	json_error(tracee->problem_errno,
+		   tracee->problem_errno == EPERM ?
+			   "run as root; see kernel.yama.ptrace_scope and kernel lockdown" :
+			   NULL,
+		   "%s", tracee->problem);
+	return false;
+}
+
+bool vcpu_find(struct vcpu *vcpu, int argc, char **argv)
+{
+	const char *pid = option(argc, argv, "--pid"), *tid = option(argc, argv, "--tid");
+	const char *number = option(argc, argv, "--vcpu");
+
+	vcpu->number = number ? atoi(number) : 0;
+	if (!pid || atoi(pid) <= 0) {
+		json_error(0, "vcpu|inject --pid PID [--vcpu N] [--tid TID]", "no --pid given");
+		return false;
+	}
+	if (!tracee_find(&vcpu->tracee, atoi(pid), tid ? atoi(tid) : 0, vcpu->number))
+		return report(vcpu);
+	vcpu->fd = find_fd(atoi(pid), vcpu->number);
+	if (vcpu->fd >= 0)
+		return true;
+	json_error(0, "is that process a QEMU with -accel kvm, and is this user allowed to see it?",
+		   "process %s has no vCPU %d", pid, vcpu->number);
+	return false;
+}
+
+/* Signals that would end the helper wait until QEMU's thread has been given back. */
+static void hold_signals(bool hold)
+{
+	sigset_t set;
+
+	sigfillset(&set);
+	sigdelset(&set, SIGSEGV);
+	sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
+}
+
+bool vcpu_attach(struct vcpu *vcpu)
+{
+	hold_signals(true);
+	if (tracee_attach(&vcpu->tracee))
+		return true;
+	report(vcpu);
+	hold_signals(false);
+	return false;
+}
+
+void vcpu_detach(struct vcpu *vcpu)
+{
+	tracee_detach(&vcpu->tracee);
+	hold_signals(false);
+}
+
+static bool run(struct vcpu *vcpu, unsigned long request, void *argument, size_t size, long *result)
+{
+	bool ran;
+
+	*result = tracee_ioctl(&vcpu->tracee, vcpu->fd, request, argument, size, &ran);
+	return ran || report(vcpu);
+}
+
+static bool must_run(struct vcpu *vcpu, const char *name, unsigned long request, void *argument,
+		     size_t size)
+{
+	long result;
+
+	if (!run(vcpu, request, argument, size, &result))
+		return false;
+	if (result < 0)
+		json_error((int)-result, NULL, "%s on the vCPU failed", name);
+	return result >= 0;
+}
+
+#define MUST_RUN(vcpu, request, argument)                                                          \
+	must_run(vcpu, #request, request, argument, sizeof(*(argument)))
+
+static bool read_nested(struct vcpu *vcpu, struct nested *nested)
+{
+	static union {
+		struct kvm_nested_state state;
+		uint8_t room[NESTED_BUFFER];
+	} buffer;
+	long result;
+
+	memset(&buffer, 0, sizeof(buffer));
+	buffer.state.size = sizeof(buffer);
+	if (!run(vcpu, KVM_GET_NESTED_STATE, &buffer, sizeof(buffer), &result))
+		return false;
+	nested->supported = result >= 0;
+	if (result == -E2BIG) {
+		json_error(E2BIG, NULL, "nested state of %u bytes", buffer.state.size);
+		return false;
+	}
+	if (result < 0)
+		return true;
+	nested->flags = buffer.state.flags;
+	nested->format = buffer.state.format;
+	nested->size = buffer.state.size;
+	return true;
+}
+
+bool vcpu_read(struct vcpu *vcpu, struct vcpu_state *state)
+{
+	memset(state, 0, sizeof(*state));
+	return read_nested(vcpu, &state->nested) &&
+	       MUST_RUN(vcpu, KVM_GET_REGS, &state->regs) &&
+	       MUST_RUN(vcpu, KVM_GET_SREGS, &state->sregs) &&
+	       MUST_RUN(vcpu, KVM_GET_DEBUGREGS, &state->debugregs) &&
+	       MUST_RUN(vcpu, KVM_GET_VCPU_EVENTS, &state->events);
+}
+
+bool vcpu_set_events(struct vcpu *vcpu, const struct kvm_vcpu_events *wanted, long *result)
+{
+	struct kvm_vcpu_events sent = *wanted;
+
+	return run(vcpu, KVM_SET_VCPU_EVENTS, &sent, sizeof(sent), result);
+}
+
+int verb_vcpu(int argc, char **argv)
+{
+	static struct vcpu vcpu;
+	static struct vcpu_state state;
+	bool good;
+
+	if (!vcpu_find(&vcpu, argc, argv) || !vcpu_attach(&vcpu))
+		return FAILED;
+	good = vcpu_read(&vcpu, &state);
+	vcpu_detach(&vcpu);
+	if (!good)
+		return FAILED;
+	json_begin("vcpu");
+	vcpu_print(&state);
+	json_end();
+	return DONE;
+}

@@ -1,0 +1,144 @@
+"""Variants of KVM's modules: a suite's own source with patches, built by its own compiler.
+
+Only kvm.ko, kvm-amd.ko and kvm-intel.ko are built, out of tree, against the suite's kernel
+headers, so they load into the stock kernel. The unpatched source is compiled once and kept with
+its objects; a variant starts from a copy of it and compiles only what its patches touch.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from l2gate.errors import BenchError, KernelSpecError
+from l2gate.events import Timeline
+from l2gate.images import cache
+from l2gate.images.roots import Root
+from l2gate.kernels.spec import Patch
+
+_RECIPE = "1"
+_KVM = ("arch/x86/kvm", "virt/kvm")
+MODULES = ("kvm.ko", "kvm-amd.ko", "kvm-intel.ko")
+
+
+def build(root: Root, patches: tuple[Patch, ...], timeline: Timeline) -> dict[str, Path]:
+    """The modules by file name, built now if they were not before.
+
+    Raises KernelSpecError with patch's or the compiler's own lines.
+    """
+    key = cache.digest(_RECIPE, root.suite.key, root.release, *(p.text for p in patches))
+
+    def make(folder: Path) -> None:
+        tree = _compiled_tree(root, timeline)
+        names = ", ".join(patch.path.name for patch in patches) or "no patch"
+        with timeline.step("controller", f"building KVM of {root.release} with {names}"):
+            _build_variant(root, tree, patches, folder)
+
+    entry = cache.make("modules", key, make)
+    return {name: entry / name for name in MODULES}
+
+
+def _common(root: Root) -> str:
+    """Where the headers' common half lies inside the root: linux-headers-X-common."""
+    flavour = root.release.rpartition("-")[0]
+    return f"/usr/src/linux-headers-{flavour}-common"
+
+
+def _compiled_tree(root: Root, timeline: Timeline) -> Path:
+    """The headers' common tree with KVM's source in it, compiled without any patch."""
+
+    def make(folder: Path) -> None:
+        with timeline.step("controller", f"compiling KVM of {root.release} once"):
+            _lay_tree(root, folder)
+            _compile(root, folder, folder)
+
+    return cache.make("kvm-tree", cache.digest(_RECIPE, root.suite.key, root.release), make)
+
+
+def _lay_tree(root: Root, folder: Path) -> None:
+    common = root.path / _common(root).lstrip("/")
+    shutil.copytree(common, folder, symlinks=True, dirs_exist_ok=True)
+    series = root.suite.series
+    archive = f"/usr/src/linux-source-{series}.tar.xz"
+    inside = [f"linux-source-{series}/{part}" for part in (*_KVM, "Makefile")]
+    with tempfile.TemporaryDirectory(prefix="l2gate-source-") as name:
+        done = root.run(["tar", "-xJf", archive, "-C", "/mnt", *inside], binds={Path(name): "/mnt"})
+        if done.returncode:
+            raise BenchError(f"unpacking {archive} failed: {done.stdout}", "run `make images`")
+        source = Path(name) / f"linux-source-{series}"
+        _check_version(root, source / "Makefile")
+        for part in _KVM:
+            shutil.copytree(source / part, folder / part, dirs_exist_ok=True)
+
+
+def _check_version(root: Root, makefile: Path) -> None:
+    """The source must be the kernel's own, to the last number."""
+    numbers = re.findall(r"^(?:VERSION|PATCHLEVEL|SUBLEVEL) = (\d+)", makefile.read_text(), re.M)
+    version = ".".join(numbers)
+    if root.release.split("+")[0].split("-")[0] != version:
+        raise BenchError(
+            f"the suite's kernel is {root.release}, its source is {version}",
+            "the archive is between two updates: run `make distclean images` later",
+        )
+
+
+def _build_variant(root: Root, tree: Path, patches: tuple[Patch, ...], target: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="l2gate-kvm-") as name:
+        work = Path(name)
+        for part in _KVM:
+            shutil.copytree(tree / part, work / part, symlinks=True)
+        for patch in patches:
+            _apply(root, work, patch)
+        _compile(root, tree, work)
+        for module in MODULES:
+            built = work / "arch/x86/kvm" / module
+            done = root.run(["strip", "--strip-debug", f"/mnt/{module}"],
+                            binds={built.parent: "/mnt"})  # fmt: skip
+            if done.returncode:
+                raise BenchError(f"stripping {module} failed: {done.stdout}")
+            shutil.copy(built, target / module)
+
+
+def _apply(root: Root, work: Path, patch: Patch) -> None:
+    inside = "/mnt/.l2gate.patch"
+    shutil.copy(patch.path, work / ".l2gate.patch")
+    words = ["patch", "-p1", "--batch", "--forward", "--no-backup-if-mismatch", "-i", inside]
+    done = root.run(words, binds={work: "/mnt"}, cwd="/mnt")
+    if done.returncode:
+        raise KernelSpecError(
+            f"{patch.path.name} does not apply to KVM of {root.release}:\n{done.stdout.strip()}",
+            "make it against Debian's source of that kernel (its patches come one after another)",
+        )
+
+
+def _compile(root: Root, tree: Path, work: Path) -> None:
+    """Build the modules in ``work``, laid over ``tree``. Raises KernelSpecError."""
+    common = _common(root)
+    binds = {tree: common}
+    if work != tree:
+        binds |= {work / part: f"{common}/{part}" for part in _KVM}
+    words = ["make", "-s", f"-j{os.cpu_count() or 1}", "-C", f"/usr/src/linux-headers-{root.release}"]
+    words += [f"M={common}/arch/x86/kvm", "modules"]
+    done = root.run(words, binds=binds)
+    missing = [m for m in MODULES if not (work / "arch/x86/kvm" / m).exists()]
+    if done.returncode or missing:
+        raise KernelSpecError(
+            f"KVM of {root.release} does not compile:\n{_compiler_lines(done.stdout)}",
+            "mend the patch",
+        )
+
+
+def _compiler_lines(output: str) -> str:
+    """The compiler's errors with the lines that show where; all if there is none."""
+    lines = output.splitlines()
+    wanted = {
+        number + offset
+        for number, line in enumerate(lines)
+        if re.search(r"\b(error|undefined)\b", line)
+        for offset in range(4)
+    }
+    chosen = [line for number, line in enumerate(lines) if number in wanted] or lines
+    return "\n".join(line.replace("/usr/src/", "") for line in chosen[:30])
