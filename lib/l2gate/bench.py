@@ -196,8 +196,8 @@ class Bench:
                 "see L1's console",
             )
 
-    def _fact(self, name: str, **data: Any) -> None:
-        self.timeline.record(Event("L0", "fact", name, data={"name": name, **data}))
+    def _fact(self, subject: str, /, **data: Any) -> None:
+        self.timeline.record(Event("L0", "fact", subject, data={"subject": subject, **data}))
 
 
 def _probe(connection: Connection, level: str, budget: Budget) -> dict[str, Any]:

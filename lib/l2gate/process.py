@@ -41,8 +41,8 @@ def run(
     return done.stdout
 
 
-def die_with_parent() -> Callable[[], None]:
-    """A preexec_fn: the child gets SIGKILL when this process ends, however it ends.
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:
+    """A preexec_fn: the child gets the signal when this process ends, however it ends.
 
     PR_SET_PDEATHSIG follows the *thread* that forked: call Popen from the main thread.
     """
@@ -50,8 +50,8 @@ def die_with_parent() -> Callable[[], None]:
     parent = os.getpid()
 
     def prepare() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
         if os.getppid() != parent:  # the parent died between fork and prctl
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
 
     return prepare

@@ -120,7 +120,13 @@ def _compile(root: Root, tree: Path, work: Path) -> None:
     binds = {tree: common}
     if work != tree:
         binds |= {work / part: f"{common}/{part}" for part in _KVM}
-    words = ["make", "-s", f"-j{os.cpu_count() or 1}", "-C", f"/usr/src/linux-headers-{root.release}"]
+    words = [
+        "make",
+        "-s",
+        f"-j{os.cpu_count() or 1}",
+        "-C",
+        f"/usr/src/linux-headers-{root.release}",
+    ]
     words += [f"M={common}/arch/x86/kvm", "modules"]
     done = root.run(words, binds=binds)
     missing = [m for m in MODULES if not (work / "arch/x86/kvm" / m).exists()]

@@ -7,6 +7,7 @@ from functools import wraps
 from typing import Any
 
 from avocado import Test
+
 from l2gate.bench import BenchFacts
 from l2gate.contract.judge import Judgement, Verdict
 from l2gate.errors import L2gateError

@@ -57,10 +57,11 @@ def command(files: GuestFiles, places: Places) -> list[str]:
         words += ["-device", f"virtio-blk-device,drive=d{index}"]
     words += ["-netdev", "user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]
     words += ["-device", "virtio-net-device,netdev=n0"]
+    words += ["-chardev", f"socket,id=monitor,path={places.monitor},server=on,wait=off"]
+    words += ["-mon", "chardev=monitor,mode=control"]
     # wait=on: QEMU starts the VM only when somebody reads its console, so no word is lost.
     words += ["-chardev", f"socket,id=console,path={places.console},server=on,wait=on"]
     words += ["-serial", "chardev:console"]
-    words += ["-qmp", f"unix:{places.monitor},server=on,wait=off"]
     return words
 
 

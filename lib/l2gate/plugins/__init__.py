@@ -1,0 +1,1 @@
+"""Where Avocado comes in: settings, the shared bench of a job, and the base of a test."""

@@ -1,0 +1,1 @@
+"""From evidence to what a person or a script reads."""

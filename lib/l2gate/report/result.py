@@ -1,0 +1,198 @@
+"""The result of a job, put together from its timeline and from what Avocado says of its tests.
+
+The JSON that `l2gate run --json FILE` writes is `Result` as it stands here, schema_version 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from l2gate.contract.judge import Verdict
+from l2gate.errors import UsageError
+from l2gate.events import Event
+
+SCHEMA_VERSION = 1
+
+#: Exit codes of `l2gate run`; 4 is for what cannot be meant.
+EXIT_CODES = {
+    Verdict.PASS: 0,
+    Verdict.FAIL: 1,
+    Verdict.INFRA_ERROR: 2,
+    Verdict.INCONCLUSIVE: 3,
+    Verdict.SKIP: 3,
+}
+USAGE_EXIT_CODE = UsageError.exit_code
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """One system test: its sentence, its verdict and why."""
+
+    name: str
+    verdict: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job found out.
+
+    - ``verdict``, ``reason``: the whole; a Verdict's value, and the sentence that gives it.
+    - ``host``: spec, emulator, cpu_vendor, cpu_model, kvm_module, nested, release (of L0).
+    - ``kernel``: spec, release, description.
+    - ``contract``: name (refuse or payload), why it holds, the commit that decides it.
+    - ``seconds``: wall seconds per phase (prepare, host, l1, connect, l2, tests, teardown, total);
+      phases that come once per test are summed.
+    - ``tests``: each test's name, verdict, reason.
+    - ``cases``: one entry per injection: test, path, vector, error_code (null: none), injected,
+      repeat, active_level, expected_errno and seen_errno (null: accepted), verdict, reason, and
+      proof: guest_mode, how (L2 was shown to be active), cr3, rip, marker (R15), unchanged,
+      changed, events_before, events_after, outcomes, liveness (l1, l2, l2_heartbeat, hits).
+    - ``logs``: the folder with consoles, timeline and test logs.
+    """
+
+    verdict: str
+    reason: str
+    host: dict[str, Any]
+    kernel: dict[str, Any]
+    contract: dict[str, Any]
+    seconds: dict[str, float]
+    tests: list[TestResult]
+    cases: list[dict[str, Any]]
+    mend: str = ""
+    logs: str = ""
+    schema_version: int = SCHEMA_VERSION
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, path: Path) -> None:
+        """Whole or not at all."""
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        draft.replace(path)
+
+
+def assemble(
+    events: list[Event],
+    avocado: dict[str, Any] | None,
+    settings: dict[str, Any],
+    total_seconds: float,
+    logs: str,
+) -> Result:
+    """The result of a job.
+
+    ``avocado`` is its results.json, None if it never came to that: a job that died half-way is
+    an infra-error, whatever its tests had said until then (a failing case stays a failure).
+    """
+    tests = _tests(events, avocado)
+    cases = [event.data for event in events if event.kind == "case"]
+    verdict, reason, mend = _overall(events, avocado, tests, cases)
+    seconds = _seconds(events)
+    seconds["total"] = round(total_seconds, 3)
+    return Result(
+        verdict=verdict.value,
+        reason=reason,
+        mend=mend,
+        host=_fact(events, "host"),
+        kernel=_fact(events, "kernel"),
+        contract=_fact(events, "contract"),
+        seconds=seconds,
+        tests=tests,
+        cases=cases,
+        logs=logs,
+        settings=settings,
+    )
+
+
+def exit_code(result: Result, events: list[Event]) -> int:
+    """What `l2gate run` ends with."""
+    error = _error(events)
+    if error and error.get("exit_code") == USAGE_EXIT_CODE:
+        return USAGE_EXIT_CODE
+    return EXIT_CODES[Verdict(result.verdict)]
+
+
+def nothing_proven(events: list[Event]) -> bool:
+    """Whether no case with L2 active passed: such a job is not green."""
+    return not any(_proves(event.data) for event in events if event.kind == "case")
+
+
+def _proves(case: dict[str, Any]) -> bool:
+    return (
+        case["active_level"] == "L2"
+        and case["expected_errno"] is not None
+        and case["verdict"] == Verdict.PASS
+    )
+
+
+def _overall(
+    events: list[Event],
+    avocado: dict[str, Any] | None,
+    tests: list[TestResult],
+    cases: list[dict[str, Any]],
+) -> tuple[Verdict, str, str]:
+    """The worst of what was seen: (verdict, reason, mend)."""
+    failed = [test for test in tests if test.verdict == Verdict.FAIL]
+    broken = [case for case in cases if case["verdict"] == Verdict.FAIL]
+    if failed or broken:
+        names = ", ".join(test.name for test in failed) or broken[0]["test"]
+        return Verdict.FAIL, f"{len(broken)} of {len(cases)} cases break the contract ({names})", ""
+    if error := _error(events):
+        return Verdict.INFRA_ERROR, str(error["cause"]), str(error.get("mend", ""))
+    if avocado is None:
+        return Verdict.INFRA_ERROR, "the job did not come to its end", "see the job's log"
+    for worst in (Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE):
+        for test in tests:
+            if test.verdict == worst:
+                return worst, f"{test.name}: {test.reason}", ""
+    if tests and all(test.verdict == Verdict.SKIP for test in tests):
+        return Verdict.SKIP, tests[0].reason, ""
+    if not any(_proves(case) for case in cases):
+        return Verdict.INCONCLUSIVE, "no refusal was proven while L2 was active", ""
+    refused = sum(_proves(case) for case in cases)
+    return Verdict.PASS, f"{len(cases)} cases, {refused} proven refusals while L2 was active", ""
+
+
+def _tests(events: list[Event], avocado: dict[str, Any] | None) -> list[TestResult]:
+    """Each test's own verdict; one that Avocado ended without it is an infra-error."""
+    own = {
+        e.data["test"]: TestResult(e.data["test"], e.data["verdict"], e.data["reason"])
+        for e in events
+        if e.kind == "verdict"
+    }
+    for test in (avocado or {}).get("tests", []):
+        name = sentence(test["name"])
+        green = test["status"] in ("PASS", "CANCEL", "SKIP")
+        said = own.get(name)
+        if said is None or (said.verdict == Verdict.PASS and not green):
+            why = f"Avocado: {test['status']} {test.get('fail_reason') or ''}".strip()
+            own[name] = TestResult(name, Verdict.INFRA_ERROR.value, why)
+    return list(own.values())
+
+
+def sentence(name: str) -> str:
+    """`Class.test_name` of Avocado's `path/file.py:Class.test_name;variant`."""
+    return name.rpartition(":")[2].partition(";")[0]
+
+
+def _fact(events: list[Event], subject: str) -> dict[str, Any]:
+    for event in events:
+        if event.kind == "fact" and event.data["subject"] == subject:
+            return {key: value for key, value in event.data.items() if key != "subject"}
+    return {}
+
+
+def _error(events: list[Event]) -> dict[str, Any] | None:
+    return next((event.data for event in events if event.kind == "error"), None)
+
+
+def _seconds(events: list[Event]) -> dict[str, float]:
+    totals: dict[str, float] = {}
+    for event in events:
+        phase = event.data.get("phase") if event.kind == "end" else None
+        if phase and event.seconds is not None:
+            totals[phase] = round(totals.get(phase, 0.0) + event.seconds, 3)
+    return totals

@@ -1,0 +1,152 @@
+"""What a person sees: the levels as they come up, each injection, the verdict and its proof."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from l2gate.contract.judge import Verdict
+from l2gate.events import Event
+from l2gate.injection.vectors import label, name
+from l2gate.report.result import Result
+
+_COLOURS = {
+    Verdict.PASS.value: "green",
+    Verdict.FAIL.value: "bold red",
+    Verdict.SKIP.value: "yellow",
+    Verdict.INFRA_ERROR.value: "bold magenta",
+    Verdict.INCONCLUSIVE.value: "bold yellow",
+}
+_MOST_FAILURES = 12
+
+
+class Progress:
+    """A line for each step as it ends, and for each injection; everything with ``verbose``."""
+
+    def __init__(self, console: Console, verbose: bool) -> None:
+        self._console, self._verbose = console, verbose
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "case":
+            self._case(event)
+        elif event.kind == "fact":
+            self._fact(event)
+        elif event.kind == "begin" and (self._verbose or event.data.get("phase") in _SHOWN):
+            self._line(event.level, f"{event.text} ...")
+        elif event.kind == "end" and event.data.get("phase") in _SHOWN:
+            state = "failed" if event.data.get("failed") else "done"
+            self._line(event.level, f"{event.text}: {state}, {event.seconds:.1f} s")
+        elif event.kind == "verdict":
+            colour = _COLOURS[event.data["verdict"]]
+            self._line("test", f"{event.data['test']}: {event.data['verdict']}", colour)
+        elif event.kind == "error":
+            self._line("error", event.text, "bold red")
+
+    def _fact(self, event: Event) -> None:
+        data = event.data
+        if data["subject"] == "host":
+            text = f"{data['kvm_module']} nested={data['nested']}, {data['cpu_model']}"
+            self._line("L0", f"{data['release']} is up: {text}")
+        elif data["subject"] == "contract":
+            self._line("L0", f"contract: {data['name']} ({data['why']})")
+
+    def _case(self, event: Event) -> None:
+        case = event.data
+        times = f" {case['repeat']} times" if case["repeat"] > 1 else ""
+        asked = "" if case["injected"] else " injected=0"
+        what = f"{label(case['vector'], case['error_code'])}{asked}{times}"
+        saw = case["seen_errno"] or "accepted"
+        self._line(
+            f"{case['active_level']} active",
+            f"inject {what}: {saw}, {case['verdict']}",
+            _COLOURS[case["verdict"]],
+        )
+
+    def _line(self, level: str, text: str, style: str = "") -> None:
+        self._console.print(Text(f"{level:>10}  ") + Text(text, style=style), soft_wrap=True)
+
+
+_SHOWN = {"prepare", "host", "l1", "teardown"}
+
+
+def show(console: Console, result: Result) -> None:
+    """The verdict, and what it rests on."""
+    console.print()
+    if result.verdict == Verdict.PASS:
+        _show_proof(console, result)
+    if result.verdict == Verdict.FAIL:
+        _show_failures(console, result)
+    if result.contract:
+        contract = result.contract
+        console.print(
+            f"contract  {contract['name']}: {contract['why']}; decided by {contract['commit']}",
+            soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
+    if result.host:
+        console.print(
+            f"host      {result.host['spec']} ({result.host['emulator']}), "
+            f"{result.host['kvm_module']} nested={result.host['nested']}",
+            soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
+    if result.kernel:
+        console.print(
+            f"kernel    {result.kernel['spec']}: {result.kernel['release']}, "
+            f"{result.kernel['description']}",
+            soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
+    phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
+    for line in (f"seconds   {phases}", f"logs      {result.logs}"):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    verdict = Text("verdict   ") + Text(result.verdict.upper(), style=_COLOURS[result.verdict])
+    console.print(verdict + Text(f": {result.reason}"), soft_wrap=True)
+    if result.mend:
+        console.print(f"mend      {result.mend}", soft_wrap=True, markup=False)
+
+
+def _show_proof(console: Console, result: Result) -> None:
+    table = Table(title="refused while L2 was active, by vector", title_justify="left")
+    for column in ("vector", "errno", "tries", "L2 shown active by", "CR3", "RIP", "events, regs",
+                   "after"):  # fmt: skip
+        table.add_column(column)
+    for vector, cases in sorted(_by_vector(result).items()):
+        proof = cases[0]["proof"]
+        table.add_row(
+            f"{name(vector)} ({vector})" if not name(vector).startswith("vector") else str(vector),
+            ", ".join(sorted({case["seen_errno"] for case in cases})),
+            str(sum(case["repeat"] for case in cases)),
+            "nested state + marks" if "marked" in proof["how"] else "nested state",
+            proof["cr3"],
+            proof["rip"],
+            "unchanged" if all(case["proof"]["unchanged"] for case in cases) else "CHANGED",
+            "L1, L2 alive",
+        )
+    console.print(table)
+
+
+def _by_vector(result: Result) -> dict[int, list[dict[str, Any]]]:
+    grouped: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for case in result.cases:
+        if case["active_level"] == "L2" and case["expected_errno"]:
+            grouped[case["vector"]].append(case)
+    return grouped
+
+
+def _show_failures(console: Console, result: Result) -> None:
+    """Cases that fail for the same reason in one line."""
+    grouped: dict[tuple[str, str, str], list[str]] = defaultdict(list)
+    for case in result.cases:
+        if case["verdict"] == Verdict.FAIL:
+            key = (case["test"], case["active_level"], case["reason"])
+            grouped[key].append(label(case["vector"], case["error_code"]))
+    for (test, level, reason), names in list(grouped.items())[:_MOST_FAILURES]:
+        text = f"{test}: with {level} active, {reason}: {', '.join(dict.fromkeys(names))}"
+        console.print(Text("FAIL      ", style="bold red") + Text(text), soft_wrap=True)
+    if len(grouped) > _MOST_FAILURES:
+        console.print(f"          and {len(grouped) - _MOST_FAILURES} more; see --json")
+    for failed in (test for test in result.tests if test.verdict == Verdict.FAIL):
+        console.print(Text("FAIL      ", style="bold red") + Text(f"{failed.name}: {failed.reason}"),
+                      soft_wrap=True)  # fmt: skip
