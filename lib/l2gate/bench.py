@@ -61,6 +61,9 @@ class BenchFacts:
     contract: Contract
     scale: float
     l2: str
+    #: Whether KVM can deliver #BP and #OF onto any instruction. On SVM without NRIPS it can do so
+    #: only onto an INT3 or INTO, and drops it elsewhere (svm.c: svm_update_soft_interrupt_rip).
+    soft_exceptions: bool
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1))
@@ -94,6 +97,7 @@ class Bench:
         self._host: Host | None = None
         self._vm: L1Vm | None = None
         self._facts: BenchFacts | None = None
+        self._soft_exceptions = True
 
     @classmethod
     def up(cls, settings: Settings, folder: Path, logs: Path, timeline: Timeline) -> Bench:
@@ -157,6 +161,7 @@ class Bench:
             contract=contract,
             scale=self.budget.scale,
             l2=self.settings.l2,
+            soft_exceptions=self._soft_exceptions,
         )
 
     def _emulated(self, kernel: KernelUnderTest, images: build.Images) -> emulated.EmulatedHost:
@@ -168,7 +173,8 @@ class Bench:
 
     def _judge_kernel(self, host: Host) -> Contract:
         probe = _probe(host.connection, "L0", self.budget)
-        nested = (probe["parameters"] or {}).get("nested", "")
+        nested = probe["parameters"].get("nested", "")
+        self._soft_exceptions = probe["parameters"].get("nrips", "Y") not in ("N", "0")
         if probe["kvm_module"] is None or nested not in ("Y", "1"):
             raise BenchError(
                 f"L0 has no nested KVM: module {probe['kvm_module']}, nested={nested or 'absent'}, "

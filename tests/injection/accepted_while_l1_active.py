@@ -1,9 +1,8 @@
 """The same struct on the same vCPU is accepted while L1 is active, and L1 gets the exception."""
 
-from l2gate.contract.judge import Judgement, Verdict
 from l2gate.guests.victim import Victim
 from l2gate.injection.session import Session
-from l2gate.injection.vectors import EXCEPTIONS, label
+from l2gate.injection.vectors import BREAKPOINT, EXCEPTIONS
 from l2gate.plugins.systemtest import SystemTest, contract_test
 
 #: Vectors that the hardware pushes an error code for (SDM volume 3, table 6-1).
@@ -30,11 +29,7 @@ class AcceptedWhileL1IsActive(SystemTest):
             victim.clear()
             with session.freeze_l1(victim) as frozen:
                 frozen.inject(vector, WITH_ERROR_CODE.get(vector), undo=False)
-            if session.judgements[-1][1].verdict is not Verdict.PASS:
-                continue
-            seen = victim.wait_signal()
-            if seen is None or seen.signal != signal:
-                said = f"took {seen.signal} (vector {seen.vector})" if seen else "took no signal"
-                name = label(vector, WITH_ERROR_CODE.get(vector))
-                reason = f"accepted, but the process in L1 {said} instead of {signal}"
-                session.judgements.append((name, Judgement(Verdict.FAIL, reason)))
+            if vector == BREAKPOINT and not session.facts.soft_exceptions:
+                session.note("#BP is not delivered by SVM without NRIPS; it was only accepted")
+            else:
+                session.expect_signal(victim, vector, signal)

@@ -90,6 +90,22 @@ class Session:
         self._stack.callback(victim.close)
         return victim
 
+    def note(self, text: str) -> None:
+        """Say something on the timeline that a reader of the report should know."""
+        self.timeline.note("L1", text)
+
+    def expect_signal(self, victim: Victim, vector: int, signal: str) -> None:
+        """Judge whether the accepted exception reached ``victim`` as ``signal``."""
+        if self.judgements[-1][1].verdict is not Verdict.PASS:
+            return
+        seen = victim.wait_signal()
+        if seen is not None and (seen.signal, seen.vector) == (signal, vector):
+            self.note(f"{label(vector, None)} reached a process of L1 as {signal}")
+            return
+        said = f"took {seen.signal} (vector {seen.vector})" if seen else "took no signal"
+        reason = f"accepted, but the process in L1 {said} instead of {signal}"
+        self.judgements.append((label(vector, None), Judgement(Verdict.FAIL, reason)))
+
     @contextmanager
     def freeze_l2(self) -> Iterator[Frozen]:
         """Stop the vCPU with L2 on it; afterwards thaw, look who is alive, and judge.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 NMI = 2
+BREAKPOINT = 3
 
 _NAMES = {
     0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF",

@@ -6,7 +6,6 @@ from collections import defaultdict
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
@@ -107,24 +106,31 @@ def show(console: Console, result: Result) -> None:
         console.print(f"mend      {result.mend}", soft_wrap=True, markup=False)
 
 
+_ROW = "{:<8} {:<8} {:>5}  {:<22} {:<10} {:<18} {:<10} {}"
+
+
 def _show_proof(console: Console, result: Result) -> None:
-    table = Table(title="refused while L2 was active, by vector", title_justify="left")
-    for column in ("vector", "errno", "tries", "L2 shown active by", "CR3", "RIP", "events, regs",
-                   "after"):  # fmt: skip
-        table.add_column(column)
+    """One row per vector: how it was refused while L2 was active, and by what that is known."""
+    heads = ("vector", "errno", "tries", "L2 active by", "CR3", "RIP", "state", "afterwards")
+    rows = [_ROW.format(*heads)]
     for vector, cases in sorted(_by_vector(result).items()):
-        proof = cases[0]["proof"]
-        table.add_row(
-            f"{name(vector)} ({vector})" if not name(vector).startswith("vector") else str(vector),
-            ", ".join(sorted({case["seen_errno"] for case in cases})),
-            str(sum(case["repeat"] for case in cases)),
-            "nested state + marks" if "marked" in proof["how"] else "nested state",
-            proof["cr3"],
-            proof["rip"],
-            "unchanged" if all(case["proof"]["unchanged"] for case in cases) else "CHANGED",
-            "L1, L2 alive",
+        proofs = [case["proof"] for case in cases]
+        alive = all(p["liveness"]["l1"] and p["liveness"]["l2"] for p in proofs)
+        rows.append(
+            _ROW.format(
+                f"{vector:<3}{name(vector) if not name(vector).startswith('vector') else ''}",
+                ", ".join(sorted({str(case["seen_errno"]) for case in cases})),
+                sum(case["repeat"] for case in cases),
+                "nested state, marks" if "marked" in proofs[0]["how"] else "nested state",
+                proofs[0]["cr3"],
+                proofs[0]["rip"],
+                "unchanged" if all(p["unchanged"] for p in proofs) else "CHANGED",
+                "L1 and L2 alive" if alive else "NOT ALIVE",
+            )
         )
-    console.print(table)
+    for row in rows:
+        console.print(row, soft_wrap=True, markup=False)
+    console.print()
 
 
 def _by_vector(result: Result) -> dict[int, list[dict[str, Any]]]:
@@ -147,6 +153,7 @@ def _show_failures(console: Console, result: Result) -> None:
         console.print(Text("FAIL      ", style="bold red") + Text(text), soft_wrap=True)
     if len(grouped) > _MOST_FAILURES:
         console.print(f"          and {len(grouped) - _MOST_FAILURES} more; see --json")
-    for failed in (test for test in result.tests if test.verdict == Verdict.FAIL):
-        console.print(Text("FAIL      ", style="bold red") + Text(f"{failed.name}: {failed.reason}"),
-                      soft_wrap=True)  # fmt: skip
+    for test_result in result.tests:
+        if test_result.verdict == Verdict.FAIL:
+            text = f"{test_result.name}: {test_result.reason}"
+            console.print(Text("FAIL      ", style="bold red") + Text(text), soft_wrap=True)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: MIT
+# `make run` and `make test` do all set-up themselves. Only `make apt` changes the machine.
+
+KERNEL ?= debian:6.12+patched
+PYTHON ?= python3
+VENV := .venv
+L2GATE := $(VENV)/bin/l2gate
+PACKAGES := make gcc libc6-dev mmdebstrap uidmap bubblewrap qemu-system-x86 squashfs-tools cpio zstd \
+	debian-archive-keyring python3-venv
+ARGUMENTS = --kernel '$(KERNEL)' $(if $(HOST),--host '$(HOST)') $(if $(EXPECT),--expect '$(EXPECT)') \
+	$(if $(L2),--l2 '$(L2)') $(if $(JSON),--json '$(JSON)')
+RUFF := $(VENV)/bin/ruff
+STAMP := $(VENV)/.l2gate-stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help setup apt venv images run test lint unit clean distclean
+
+help:
+	@echo 'make run    all set-up, then ask KERNEL ($(KERNEL)); also HOST, EXPECT, L2, JSON'
+	@echo 'make test   all set-up, then lint, unit tests and the system tests both ways'
+	@echo 'make setup  apt + venv + images: after it nothing is fetched any more'
+	@echo 'make apt    Debian packages: the only step that changes the machine (root or sudo)'
+	@echo 'make venv   .venv from requirements.txt'
+	@echo 'make images Debian trixie, L0/L1/L2 images and kernel modules, into the cache'
+	@echo 'make lint   ruff, mypy, and the helper with -Werror'
+	@echo 'make unit   the tests that need no VM'
+	@echo 'make clean  .venv and build output; make distclean: the cache as well'
+
+setup: apt venv images
+
+# Installs only what is missing, so that it asks neither the network nor for a password twice.
+apt:
+	@missing=$$(for p in $(PACKAGES); do \
+	  dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || \
+	  { [ $$p = python3-venv ] && $(PYTHON) -c 'import ensurepip' 2>/dev/null; } || echo $$p; done); \
+	[ -z "$$missing" ] && exit 0; \
+	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
+	if [ -n "$$sudo" ] && ! command -v sudo >/dev/null; then \
+	  echo "l2gate needs these packages:" $$missing >&2; \
+	  echo "  mend: run 'make apt' as root, or install sudo" >&2; exit 2; fi; \
+	echo "installing:" $$missing; \
+	$$sudo apt-get update -q && \
+	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
+
+venv: $(STAMP)
+$(STAMP): requirements.txt lib/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "l2gate needs Python 3.11 or later; $(PYTHON) is older" >&2; \
+	    echo "  mend: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@echo 'making .venv'
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/pip install -q --disable-pip-version-check -r requirements.txt
+	@$(VENV)/bin/pip install -q --disable-pip-version-check --no-deps \
+	  --config-settings editable_mode=compat -e lib
+	@touch $@
+
+images: venv
+	@$(L2GATE) images
+
+run: setup
+	@$(L2GATE) run $(ARGUMENTS)
+
+test: setup lint
+	@$(VENV)/bin/python -m pytest -c lib/pyproject.toml --rootdir . -p no:cacheprovider -v \
+	  --durations=0 --durations-min=5 tests/unit tests/contract
+
+unit: venv
+	@$(VENV)/bin/python -m pytest -c lib/pyproject.toml --rootdir . -p no:cacheprovider tests/unit
+
+lint: venv
+	@$(RUFF) check -q --config lib/pyproject.toml lib tests
+	@$(RUFF) format -q --check --config lib/pyproject.toml lib tests
+	@$(VENV)/bin/mypy --config-file lib/pyproject.toml lib/l2gate tests/unit tests/contract
+	@mkdir -p build && $(MAKE) -s -C lib/helper OUT=$(CURDIR)/build l2gate-helper
+
+clean:
+	rm -rf build $(VENV) lib/l2gate.egg-info
+
+distclean: clean
+	rm -rf "$${L2GATE_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/l2gate}"

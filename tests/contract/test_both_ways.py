@@ -1,0 +1,116 @@
+"""A claim about the kernel is proven both ways: the kernel that keeps the promise passes, each
+kernel that breaks it fails, for the reason named. Each test is one `l2gate run`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from l2gate.settings import checkout
+
+HOSTS = ("emulated-amd",)
+MUTANTS = "debian:6.12+unpatched+images/kernels/6.12/mutants"
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a run ended, and the JSON that it wrote."""
+
+    code: int
+    result: dict[str, Any]
+
+    def failing(self, test: str) -> list[dict[str, Any]]:
+        return [c for c in self.result["cases"] if c["test"] == test and c["verdict"] == "fail"]
+
+
+@pytest.fixture(params=HOSTS)
+def host(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def l2gate(host: str, kernel: str, folder: Path, *words: str) -> Run:
+    target = folder / "result.json"
+    command = [sys.executable, "-m", "l2gate.cli", "run", "--host", host, "--kernel", kernel]
+    command += ["--json", str(target), *words]
+    done = subprocess.run(command, cwd=checkout(), capture_output=True, text=True, timeout=900)
+    print(done.stdout[-6000:], done.stderr[-3000:])
+    assert target.exists(), "no result was written"
+    return Run(done.returncode, json.loads(target.read_text()))
+
+
+EVERY = "RefusedWhileL2IsActive.test_every_exception"
+HUNDREDTH = "RefusedWhileL2IsActive.test_the_hundredth_time_as_the_first"
+CONTROL = "AcceptedWhileL1IsActive.test_every_exception"
+REFUSED = "tests/injection/refused_while_l2_active.py"
+ACCEPTED = "tests/injection/accepted_while_l1_active.py"
+
+
+def test_patched_is_green(host: str, tmp_path: Path) -> None:
+    run = l2gate(host, "debian:6.12+patched", tmp_path)
+    assert (run.code, run.result["verdict"]) == (0, "pass")
+    assert run.result["contract"]["name"] == "refuse"
+    assert all(case["verdict"] == "pass" for case in run.result["cases"])
+    proven = [c for c in run.result["cases"] if c["test"] == EVERY]
+    assert {c["vector"] for c in proven} == set(range(32)) - {2}
+    for case in proven:
+        proof = case["proof"]
+        assert (case["seen_errno"], case["active_level"]) == ("EINVAL", "L2")
+        assert proof["guest_mode"] and proof["unchanged"] and proof["cr3"] == "0xd15000"
+        assert proof["liveness"]["l1"] and proof["liveness"]["l2"]
+
+
+def test_patched_is_green_with_a_linux_l2(host: str, tmp_path: Path) -> None:
+    run = l2gate(host, "debian:6.12+patched", tmp_path, "--l2", "linux", REFUSED)
+    assert (run.code, run.result["verdict"]) == (0, "pass")
+
+
+def test_unpatched_is_caught(host: str, tmp_path: Path) -> None:
+    run = l2gate(host, "debian:6.12+unpatched", tmp_path)
+    assert (run.code, run.result["verdict"]) == (1, "fail")
+    caught = run.failing(EVERY)
+    assert {c["vector"] for c in caught} == set(range(32)) - {2}
+    for case in caught:
+        assert (case["seen_errno"], case["expected_errno"]) == (None, "EINVAL")
+        assert "errno seen none (accepted), errno wanted EINVAL" in case["reason"]
+    assert not run.failing(CONTROL)
+
+
+def test_a_wrong_errno_is_caught(host: str, tmp_path: Path) -> None:
+    run = l2gate(host, f"{MUTANTS}/wrong-errno.patch", tmp_path, REFUSED)
+    assert (run.code, run.result["verdict"]) == (1, "fail")
+    assert {c["seen_errno"] for c in run.failing(EVERY)} == {"EBUSY"}
+
+
+def test_refusing_l1_too_is_caught(host: str, tmp_path: Path) -> None:
+    run = l2gate(host, f"{MUTANTS}/refuses-l1-too.patch", tmp_path)
+    assert (run.code, run.result["verdict"]) == (1, "fail")
+    assert {c["seen_errno"] for c in run.failing(CONTROL)} == {"EINVAL"}
+    assert not run.failing(EVERY)
+
+
+def test_a_refusal_that_changes_state_is_caught(host: str, tmp_path: Path) -> None:
+    run = l2gate(host, f"{MUTANTS}/changes-state-first.patch", tmp_path, REFUSED)
+    assert (run.code, run.result["verdict"]) == (1, "fail")
+    assert any("refused, yet it changed events" in c["reason"] for c in run.failing(EVERY))
+
+
+def test_a_refusal_now_and_then_is_caught(host: str, tmp_path: Path) -> None:
+    run = l2gate(host, f"{MUTANTS}/flaky.patch", tmp_path, REFUSED)
+    assert (run.code, run.result["verdict"]) == (1, "fail")
+    assert any("not the same each time" in c["reason"] for c in run.failing(HUNDREDTH))
+
+
+def test_stock_is_an_honest_skip(host: str, tmp_path: Path) -> None:
+    run = l2gate(host, "debian:6.12", tmp_path, REFUSED)
+    assert (run.code, run.result["verdict"]) == (3, "skip")
+    assert "payload" in run.result["reason"]
+
+
+def test_stock_is_red_when_a_refusal_is_expected(host: str, tmp_path: Path) -> None:
+    run = l2gate(host, "debian:6.12", tmp_path, "--expect", "refuse", REFUSED)
+    assert (run.code, run.result["verdict"]) == (1, "fail")
