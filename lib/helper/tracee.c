@@ -5,7 +5,6 @@
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -324,38 +323,12 @@ static bool lay_frame(struct tracee *tracee)
 	return save_fpu(tracee, fpu);
 }
 
-/*
- * Moves this process to the CPU where the thread last ran: each ioctl takes four hand-overs between
- * the two, and one that wakes another CPU costs an emulated machine ten times as much.
- */
-static void come_near(const struct tracee *tracee)
-{
-	char path[64], text[1024];
-	const char *at;
-	FILE *stat;
-	cpu_set_t set;
-
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/stat", tracee->pid, tracee->tid);
-	stat = fopen(path, "re");
-	at = stat && fgets(text, sizeof(text), stat) ? strrchr(text, ')') : NULL;
-	if (stat)
-		fclose(stat);
-	for (int field = 2; at && field < 39; field++) /* proc(5): 39 is the processor */
-		at = strchr(at + 1, ' ');
-	if (!at)
-		return;
-	CPU_ZERO(&set);
-	CPU_SET(atoi(at), &set);
-	sched_setaffinity(0, sizeof(set), &set);
-}
-
 /* --- the verbs of tracee.h ------------------------------------------------------------------ */
 
 bool tracee_attach(struct tracee *tracee)
 {
 	uint64_t all = ~0ULL;
 
-	come_near(tracee);
 	if (ptrace(PTRACE_SEIZE, tracee->tid, 0, PTRACE_O_TRACESYSGOOD) != 0)
 		return problem(tracee, errno, "PTRACE_SEIZE of thread %d", tracee->tid);
 	tracee->attached = true;

@@ -16,6 +16,7 @@ from l2gate.guests.marks import Marks
 from l2gate.guests.victim import Victim
 from l2gate.hosts.connection import Connection
 from l2gate.injection.injector import Injector
+from l2gate.injection.mishap import kill_half_way
 from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
 from l2gate.injection.vectors import label
 from l2gate.qemu.qmp import Monitor
@@ -93,6 +94,15 @@ class Session:
     def note(self, text: str) -> None:
         """Say something on the timeline that a reader of the report should know."""
         self.timeline.note("L1", text)
+
+    def kill_helper_half_way(self, times: int) -> None:
+        """SIGKILL for the helper in the middle of its work; the vCPU must be frozen.
+
+        Raises HelperError if QEMU is not afterwards as it was.
+        """
+        deadline = self.budget.deadline("QEMU's thread is as it was", 30)
+        facts = self.facts
+        kill_half_way(self._l0, facts.helper, facts.qemu_pid, times, deadline)
 
     def expect_signal(self, victim: Victim, vector: int, signal: str) -> None:
         """Judge whether the accepted exception reached ``victim`` as ``signal``."""

@@ -1,0 +1,13 @@
+"""The bench itself: borrowing QEMU's thread leaves no trace, even if the borrower is killed."""
+
+from l2gate.injection.session import Session
+from l2gate.plugins.systemtest import SystemTest, contract_test
+
+
+class LeavesNoTrace(SystemTest):
+    @contract_test("refuse")
+    def test_when_the_helper_is_killed_half_way(self, session: Session) -> None:
+        """Freeze L2, kill the helper in the middle, again and again; L1 and L2 go on."""
+        with session.freeze_l2() as frozen:
+            session.kill_helper_half_way(times=20)
+            frozen.inject(13, error_code=0)

@@ -1,0 +1,42 @@
+"""Consoles: a crash ends a wait at once and names the level."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from l2gate.console import Console
+from l2gate.deadline import Deadline
+from l2gate.errors import DeadlineExpired, GuestCrash
+
+
+def console(folder: Path, text: str) -> Console:
+    log = folder / "console.log"
+    log.write_text(text)
+    return Console("L1", log)
+
+
+def test_the_words_end_the_wait(tmp_path: Path) -> None:
+    console(tmp_path, "l2gate: ready\n").wait_for("ready", Deadline("it is up", 1))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[ 1.0] Kernel panic - not syncing: VFS: Unable to mount root fs",
+        "[ 2.0] WARNING: CPU: 0 PID: 1 at arch/x86/kvm/x86.c:10437",
+        "[ 3.0] BUG: unable to handle page fault for address: 0",
+        "[ 4.0] rcu: INFO: rcu_preempt self-detected stall on CPU",
+    ],
+)
+def test_a_crash_ends_the_wait_and_names_the_level(tmp_path: Path, line: str) -> None:
+    with pytest.raises(GuestCrash, match="L1 crashed"):
+        console(tmp_path, f"booting\n{line}\n").wait_for("ready", Deadline("it is up", 60))
+
+
+def test_a_level_that_ended_is_told_from_one_that_is_slow(tmp_path: Path) -> None:
+    slow = console(tmp_path, "booting\n")
+    with pytest.raises(GuestCrash, match="QEMU ended"):
+        slow.wait_for("ready", Deadline("it is up", 60), lambda: "QEMU ended")
+    with pytest.raises(DeadlineExpired, match="booting"):
+        slow.wait_for("ready", Deadline("it is up", 0.05))

@@ -1,0 +1,85 @@
+"""The oracle: what passes, what fails, and what proves nothing."""
+
+from __future__ import annotations
+
+import pytest
+from l2gate.contract.contracts import decide
+from l2gate.contract.judge import Liveness, Verdict, expected_errno, judge
+from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
+
+STATE = VcpuState(
+    {
+        "nested": {"supported": True, "guest_mode": True},
+        "sregs": {"cr3": "0xd15000"},
+        "regs": {"rip": "0xc0de010", "r15": "0x1"},
+        "events": {},
+    }
+)
+ALIVE = Liveness(True, True, (1, 2))
+GP = ExceptionRequest(13, 0)
+
+
+def outcome(
+    *seen: tuple[str | None, int],
+    request: ExceptionRequest = GP,
+    changed: tuple[str, ...] = (),
+) -> Outcome:
+    total = sum(count for _, count in seen)
+    different = 1 if len(seen) > 1 else None
+    return Outcome(request, total, seen, different, STATE, STATE, changed, False)
+
+
+def verdict(seen: Outcome, level: str = "L2", unproven: str | None = None,
+            liveness: Liveness = ALIVE) -> Verdict:  # fmt: skip
+    return judge(seen, level, unproven, liveness).verdict
+
+
+def test_a_proven_refusal_passes() -> None:
+    assert verdict(outcome(("EINVAL", 1))) is Verdict.PASS
+
+
+def test_a_refusal_without_proof_is_inconclusive_never_a_pass() -> None:
+    assert verdict(outcome(("EINVAL", 1)), unproven="not in guest mode") is Verdict.INCONCLUSIVE
+
+
+@pytest.mark.parametrize(
+    ("seen", "liveness", "words"),
+    [
+        (outcome((None, 1)), ALIVE, "errno seen none (accepted), errno wanted EINVAL"),
+        (outcome(("EBUSY", 1)), ALIVE, "errno seen EBUSY, errno wanted EINVAL"),
+        (outcome(("EINVAL", 99), (None, 1)), ALIVE, "not the same each time"),
+        (outcome(("EINVAL", 1), changed=("events.nr",)), ALIVE, "yet it changed events.nr"),
+        (outcome(("EINVAL", 1)), Liveness(False, False, (1, 1)), "L1 does not go on"),
+        (outcome(("EINVAL", 1)), Liveness(True, False, (1, 1)), "L2 does not go on"),
+        (
+            outcome(("EINVAL", 1)),
+            Liveness(True, True, (1, 2), ({"vector": 13, "count": 1},)),
+            "L2 was hit",
+        ),
+    ],
+)
+def test_every_way_to_break_the_promise_fails(
+    seen: Outcome, liveness: Liveness, words: str
+) -> None:
+    judgement = judge(seen, "L2", None, liveness)
+    assert judgement.verdict is Verdict.FAIL
+    assert words in judgement.reason
+
+
+def test_refusing_l1_is_a_failure_too() -> None:
+    assert verdict(outcome(("EINVAL", 1)), level="L1") is Verdict.FAIL
+    assert verdict(outcome((None, 1)), level="L1") is Verdict.PASS
+
+
+@pytest.mark.parametrize("vector", [2, 32, 255])
+def test_what_is_no_exception_is_refused_always(vector: int) -> None:
+    for level in ("L1", "L2"):
+        assert expected_errno(ExceptionRequest(vector), level) == "EINVAL"
+        assert expected_errno(ExceptionRequest(vector, injected=False), level) is None
+
+
+def test_the_capability_decides_the_contract_and_expect_overrides() -> None:
+    assert decide("auto", 0).name == "refuse"
+    assert decide("auto", 1).name == "payload"
+    assert decide("refuse", 1).name == "refuse"
+    assert "28d06353" in decide("auto", 0).commit

@@ -1,0 +1,65 @@
+"""What a job's evidence adds up to: half a job is never green."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from l2gate.events import Event
+from l2gate.report.result import assemble, exit_code, nothing_proven, sentence
+
+TEST = "RefusedWhileL2IsActive.test_every_exception"
+FINISHED = {"tests": [{"name": f"t.py:{TEST}", "status": "PASS"}]}
+
+
+def case(verdict: str = "pass", level: str = "L2", expected: str | None = "EINVAL") -> Event:
+    data = {"test": TEST, "vector": 13, "active_level": level, "expected_errno": expected,
+            "verdict": verdict, "reason": "r"}  # fmt: skip
+    return Event("L0", "case", "c", data=data)
+
+
+def said(verdict: str) -> Event:
+    return Event("L0", "verdict", "v", data={"test": TEST, "verdict": verdict, "reason": "why"})
+
+
+def broken(code: int) -> Event:
+    return Event("L0", "error", "e", data={"cause": "c", "mend": "m", "exit_code": code})
+
+
+def judged(events: list[Event], avocado: dict[str, Any] | None = FINISHED) -> tuple[str, int]:
+    result = assemble(events, avocado, {}, 1.0, "logs")
+    return result.verdict, exit_code(result, events)
+
+
+def test_a_proven_refusal_and_a_finished_job_are_green() -> None:
+    assert judged([case(), said("pass")]) == ("pass", 0)
+
+
+def test_a_job_that_died_half_way_is_not_green() -> None:
+    assert judged([case(), said("pass")], None) == ("infra-error", 2)
+
+
+def test_a_test_that_avocado_interrupted_is_not_green() -> None:
+    stopped = {"tests": [{"name": f"t.py:{TEST}", "status": "INTERRUPTED"}]}
+    assert judged([case(), said("pass")], stopped) == ("infra-error", 2)
+    assert judged([case()], stopped) == ("infra-error", 2)
+
+
+def test_a_failing_case_outweighs_everything() -> None:
+    assert judged([case("fail"), said("fail"), broken(2)], None) == ("fail", 1)
+
+
+def test_what_cannot_be_meant_is_bad_usage() -> None:
+    assert judged([broken(4)], None)[1] == 4
+
+
+def test_nothing_proven_is_not_green() -> None:
+    assert judged([said("pass")]) == ("inconclusive", 3)
+    assert judged([case(level="L1", expected=None), said("pass")]) == ("inconclusive", 3)
+    assert judged([said("skip")]) == ("skip", 3)
+    assert judged([case("inconclusive"), said("inconclusive")]) == ("inconclusive", 3)
+    assert nothing_proven([case("fail"), case(level="L1", expected="EINVAL")])
+    assert not nothing_proven([case()])
+
+
+def test_the_sentence_is_found_in_avocado_s_name() -> None:
+    assert sentence("1-/a/b.py:Class.test_x;run-0") == "Class.test_x"
