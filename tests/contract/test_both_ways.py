@@ -65,7 +65,7 @@ def test_patched_is_green(host: str, tmp_path: Path) -> None:
 
 
 def test_patched_is_green_with_a_linux_l2(host: str, tmp_path: Path) -> None:
-    run = l2gate(host, "debian:6.12+patched", tmp_path, "--l2", "linux", REFUSED)
+    run = l2gate(host, "debian:6.12+patched", tmp_path, "--l2", "linux", f"{REFUSED}:{EVERY}")
     assert (run.code, run.result["verdict"]) == (0, "pass")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import shlex
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,8 +90,11 @@ class LinuxL2(L2Guest):
         self._budget = budget
         self._count = 0
         deadline = budget.deadline("the Linux L2 boots", _START_SECONDS * 2)
-        self._remote: Remote = connection.start(self._command(), deadline)
+        self._connection = connection
+        run = f"echo $$; exec {shlex.join(self._command())}"
+        self._remote: Remote = connection.start(["sh", "-c", run], deadline)
         try:
+            self._pid = int(self._remote.read_line(deadline))
             while "l2gate: ready" not in self._remote.read_line(deadline):
                 pass
         except BaseException:
@@ -124,6 +129,14 @@ class LinuxL2(L2Guest):
         """A Linux guest records no hits: a hit process dies, and `spinner=no` tells."""
 
     def close(self) -> None:
+        """End QEMU in L1: unlike a program of ours it does not end with its stdin."""
+        deadline = self._budget.deadline("the Linux L2's QEMU ends", _ANSWER_SECONDS)
+        with contextlib.suppress(BenchError):
+            self._connection.run(
+                f"kill {self._pid} && while kill -0 {self._pid} 2>/dev/null; do :; done",
+                deadline,
+                check=False,
+            )
         self._remote.close()
 
 
