@@ -16,6 +16,15 @@ while read -r module parameters; do
 		echo "l2gate: module $module could not be loaded" >/dev/console
 done </modules/order
 
+lacks=
+while read -r driver; do
+	[ -e "$driver" ] || lacks="$lacks ${driver##*/}"
+done </modules/needs
+[ "$lacks" ] && {
+	echo "l2gate: this kernel has neither built in nor as a module:$lacks" >/dev/console
+	exec /bin/busybox poweroff -f
+}
+
 # Disks are probed side by side, so their names say nothing: their first bytes do.
 image= seed=
 until [ "$image" ] && [ "$seed" ]; do
@@ -30,7 +39,7 @@ done
 /bin/busybox ln -s "$image" /dev/l2gate-image
 /bin/busybox ln -s "$seed" /dev/l2gate-seed
 /bin/busybox mount -t squashfs -o ro "$image" /userland || {
-	echo "l2gate: no userland image on $image" >/dev/console
+	echo "l2gate: $image cannot be mounted: this kernel lacks squashfs" >/dev/console
 	exec /bin/busybox poweroff -f
 }
 for place in dev proc sys; do

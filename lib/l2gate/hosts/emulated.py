@@ -22,7 +22,10 @@ from l2gate.kernels.kernel import KernelUnderTest
 #: Both emulators offer exactly these, so that one image serves both.
 L0_MODULES = ("ata_piix", "sd_mod", "e1000", "squashfs")
 
-_INITRD_RECIPE = "1"
+#: Where sysfs shows that their drivers are there, as modules or built in.
+_L0_DRIVERS = ("pci/drivers/ata_piix", "scsi/drivers/sd", "pci/drivers/e1000")
+
+_INITRD_RECIPE = "2"
 
 #: Nominal seconds of a power-on on real hardware; budgets scale it.
 _BOOT_SECONDS = 20
@@ -37,7 +40,8 @@ def initrd(kernel: KernelUnderTest, busybox: Path) -> Path:
 
     def make(folder: Path) -> None:
         modules = [*userland.load_list(kernel, L0_MODULES), *userland.kvm_modules(kernel)]
-        initramfs.pack(folder / "l0.initrd", busybox, init, userland.unique(modules))
+        needs = [f"/sys/bus/{driver}" for driver in _L0_DRIVERS]
+        initramfs.pack(folder / "l0.initrd", busybox, init, userland.unique(modules), needs)
 
     key = cache.digest(_INITRD_RECIPE, kernel.key, busybox, init)
     return cache.make("l0-initrd", key, make) / "l0.initrd"

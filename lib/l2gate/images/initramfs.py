@@ -20,8 +20,15 @@ class Module:
     parameters: str = ""
 
 
-def pack(target: Path, busybox: Path, init: Path, modules: Sequence[Module] = ()) -> None:
-    """Write an initramfs with ``init`` as its first process.
+def pack(
+    target: Path,
+    busybox: Path,
+    init: Path,
+    modules: Sequence[Module] = (),
+    needs: Sequence[str] = (),
+) -> None:
+    """Write an initramfs with ``init`` as its first process; ``needs`` are the files of sysfs
+    that must be there once the modules are loaded.
 
     The modules are stored uncompressed and the archive too: unpacking costs an emulated CPU more
     than reading. Raises BenchError if cpio fails.
@@ -37,6 +44,7 @@ def pack(target: Path, busybox: Path, init: Path, modules: Sequence[Module] = ()
             (tree / "modules" / module.name).write_bytes(module.content)
         order = "".join(f"{m.name} {m.parameters}".rstrip() + "\n" for m in modules)
         (tree / "modules/order").write_text(order)
+        (tree / "modules/needs").write_text("".join(f"{need}\n" for need in needs))
         members = sorted(str(p.relative_to(tree)) for p in tree.rglob("*"))
         archive = run(
             ["cpio", "--create", "--format=newc", "--owner=0:0", "--quiet", "--reproducible"],

@@ -153,5 +153,10 @@ def release_of(image: Path) -> str:
             f"{image} is no x86 kernel image (bzImage)",
             "give the vmlinuz that a boot loader takes, not the ELF file vmlinux",
         )
+    whole = ((head[0x1F1] or 4) + 1) * 512 + int.from_bytes(head[0x1F4:0x1F8], "little") * 16
+    if image.stat().st_size < whole:
+        raise KernelSpecError(
+            f"{image} is cut short: {image.stat().st_size} of {whole} bytes", "copy it again"
+        )
     start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
     return head[start : head.index(b"\0", start)].split()[0].decode(errors="replace")
