@@ -61,6 +61,8 @@ class BenchFacts:
     contract: Contract
     scale: float
     l2: str
+    #: Process id of the job that owns the bench.
+    owner: int
     #: Whether KVM can deliver #BP and #OF onto any instruction. On SVM without NRIPS it can do so
     #: only onto an INT3 or INTO, and drops it elsewhere (svm.c: svm_update_soft_interrupt_rip).
     soft_exceptions: bool
@@ -161,6 +163,7 @@ class Bench:
             contract=contract,
             scale=self.budget.scale,
             l2=self.settings.l2,
+            owner=os.getpid(),
             soft_exceptions=self._soft_exceptions,
         )
 

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +17,14 @@ from rich.console import Console
 
 from l2gate import settings as options
 from l2gate.bench import preflight
-from l2gate.errors import L2gateError, UsageError
+from l2gate.errors import BenchError, L2gateError, UsageError
 from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Timeline, read_timeline
 from l2gate.images.build import build_all
 from l2gate.kernels import kernel
 from l2gate.process import die_with_parent
-from l2gate.report.result import Result, assemble, exit_code
+from l2gate.report.result import Result, assemble, exit_code, fact
 from l2gate.report.terminal import Progress, show
+from l2gate.scratch import Scratch
 
 _TESTS = "tests/injection"
 
@@ -105,12 +105,12 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.json:
         _check_writable(arguments.json)
     preflight(wanted)
-    with tempfile.TemporaryDirectory(prefix="l2gate-run-") as name:
-        timeline = Path(name) / "timeline.jsonl"
+    with Scratch("run") as folder:
+        timeline = folder / "timeline.jsonl"
         # Built here and not in the job: a patch that does not compile is bad usage.
         with_console = Timeline(Progress(console, arguments.verbose), FileSink(timeline))
         kernel.prepare(wanted.kernel, with_console)
-        job = _Job(wanted, arguments.tests, Path(name), timeline)
+        job = _Job(wanted, arguments.tests, folder, timeline)
         result, code = job.run(Progress(console, arguments.verbose))
     show(console, result)
     if arguments.json:
@@ -154,7 +154,8 @@ class _Job:
         return self._result(time.monotonic() - start)
 
     def _follow(self, process: subprocess.Popen[bytes], progress: Progress) -> None:
-        def pass_on(*_: Any) -> None:
+        def pass_on(number: int, _: Any) -> None:
+            self._broke_off(f"interrupted by {signal.Signals(number).name}")
             process.send_signal(signal.SIGTERM)
 
         before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
@@ -174,26 +175,22 @@ class _Job:
         self._seen = len(events)
 
     def _result(self, seconds: float) -> tuple[Result, int]:
-        events = read_timeline(self._timeline)
-        output = self._output.read_text(errors="replace")
-        logs = _job_folder(output)
+        found = fact(read_timeline(self._timeline), "job").get("folder")
+        logs = Path(found) if found else None
         avocado = _results(logs)
-        if avocado is None and not any(event.kind == "error" for event in events):
-            last = "\n".join(output.strip().splitlines()[-5:])
-            data = {"cause": f"the Avocado job broke off: {last}", "mend": "", "exit_code": 2}
-            events.append(Event("controller", "error", "broke off", data=data))
+        if avocado is None:
+            last = self._output.read_text(errors="replace").strip().splitlines()[-5:]
+            self._broke_off("\n".join(["the Avocado job broke off:", *last]))
         if logs:
             (logs / "l2gate-timeline.jsonl").write_text(self._timeline.read_text())
+        events = read_timeline(self._timeline)
         result = assemble(events, avocado, self._wanted.to_dict(), seconds, str(logs or "(none)"))
         return result, exit_code(result, events)
 
-
-def _job_folder(output: str) -> Path | None:
-    """Where Avocado says that its job log is."""
-    for line in output.splitlines():
-        if line.startswith("JOB LOG"):
-            return Path(line.partition(":")[2].strip()).parent
-    return None
+    def _broke_off(self, cause: str) -> None:
+        """The first such event is the one that the result names."""
+        data = {"cause": cause, "mend": "", "exit_code": BenchError.exit_code}
+        FileSink(self._timeline)(Event("controller", "error", cause, data=data))
 
 
 def _results(logs: Path | None) -> dict[str, Any] | None:

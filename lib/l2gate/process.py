@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -55,3 +57,22 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL) -> Callable[[], Non
             os.kill(os.getpid(), number)
 
     return prepare
+
+
+def end_with(pid: int) -> None:
+    """End this process as soon as the process ``pid``, not its parent, has ended.
+
+    Raises BenchError if there is no such process any more.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise BenchError(f"the job (process {pid}) is gone") from None
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        poll.poll()
+        os._exit(BenchError.exit_code)
+
+    threading.Thread(target=watch, daemon=True, name=f"ends with {pid}").start()

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
 from l2gate.console import Console
 from l2gate.deadline import Budget
-from l2gate.errors import BenchError, L2gateError
 from l2gate.hosts.connection import Connection, Endpoint
 
 #: Where the helper is kept on L0 and on L1.
@@ -75,15 +73,3 @@ class Host(ABC):
         """Raises GuestCrash if L0's console tells of a crash."""
         if self.console:
             self.console.check()
-
-
-@contextlib.contextmanager
-def blame_console(host: Host):  # type: ignore[no-untyped-def]
-    """Turns an error into the crash that caused it, if L0's console tells of one."""
-    try:
-        yield
-    except BenchError:
-        host.check_console()
-        raise
-    except L2gateError:
-        raise

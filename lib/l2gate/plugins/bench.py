@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from avocado.core.plugin_interfaces import JobPost, JobPre
 
@@ -19,9 +16,8 @@ from l2gate import settings as options
 from l2gate.bench import BENCH_VARIABLE, Bench
 from l2gate.errors import L2gateError
 from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Timeline, read_timeline
-from l2gate.report.result import nothing_proven
-
-_PREFIX = "l2gate-"
+from l2gate.report.result import nothing_proven, sentence
+from l2gate.scratch import Scratch
 
 
 class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
@@ -30,13 +26,12 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
 
     def __init__(self) -> None:
         self._bench: Bench | None = None
-        self._folder: Path | None = None
-        self._lock: IO[str] | None = None
+        self._scratch: Scratch | None = None
         self._timeline: Path | None = None
         self._keep = False
 
     def pre(self, job: Any) -> None:
-        if job.config.get("run.dry_run.enabled") or not _has_system_tests(job):
+        if job.config.get("run.dry_run.enabled") or not _system_tests(job):
             return
         # SIGTERM must pass through the code that ends the bench, as Ctrl-C does.
         signal.signal(signal.SIGTERM, _as_interrupt)
@@ -70,31 +65,31 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
             _parameters(job.config), options.from_environment(), _section(job.config)
         )
         os.environ.update(options.to_environment(wanted))
+        planned = [sentence(uri) for uri in _system_tests(job)]
+        data = {"subject": "job", "folder": str(logs), "tests": planned}
+        timeline.record(Event("controller", "fact", "job", data=data))
         self._keep = wanted.keep == "yes"
-        sweep()
-        self._folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = (self._folder / "lock").open("w")
-        fcntl.flock(self._lock, fcntl.LOCK_EX)
-        self._bench = Bench.up(wanted, self._folder, logs / "consoles", timeline)
-        self._bench.save(self._folder / "bench.json")
-        os.environ[BENCH_VARIABLE] = str(self._folder / "bench.json")
+        self._scratch = Scratch("bench")
+        folder = self._scratch.path
+        self._bench = Bench.up(wanted, folder, logs / "consoles", timeline)
+        self._bench.save(folder / "bench.json")
+        os.environ[BENCH_VARIABLE] = str(folder / "bench.json")
 
     def _tear_down(self) -> None:
         # A second Ctrl-C must not leave half of it behind.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
         try:
             if self._bench:
                 with suppress(L2gateError):
                     self._bench.down()
                 self._bench = None
-            if self._folder and not self._keep:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
-            if self._lock:
-                self._lock.close()
-                self._lock = None
+            if self._scratch:
+                self._scratch.close(keep=self._keep)
+                self._scratch = None
         finally:
-            signal.signal(signal.SIGINT, before)
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def _announce(self, error: L2gateError) -> None:
         print(f"l2gate: {error.cause}", file=sys.stderr)
@@ -109,14 +104,11 @@ def _as_interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _has_system_tests(job: Any) -> bool:
-    """Whether one of the job's tests is ours: Avocado may be run for other things as well."""
+def _system_tests(job: Any) -> list[str]:
+    """Those of the job's tests that are ours: Avocado may be run for other things as well."""
     ours = str(options.checkout() / "tests/injection")
-    return any(
-        str(Path(test.runnable.uri.partition(":")[0]).resolve()).startswith(ours)
-        for suite in job.test_suites
-        for test in _tests(suite)
-    )
+    uris = [test.runnable.uri for suite in job.test_suites for test in _tests(suite)]
+    return [u for u in uris if str(Path(u.partition(":")[0]).resolve()).startswith(ours)]
 
 
 def _tests(suite: Any) -> list[Any]:
@@ -136,13 +128,3 @@ def _parameters(config: Mapping[str, Any]) -> dict[str, str]:
 def _section(config: Mapping[str, Any]) -> dict[str, str]:
     keys = {option.name: f"{options.SECTION}.{option.name}" for option in options.OPTIONS}
     return {name: str(config[key]) for name, key in keys.items() if config.get(key) is not None}
-
-
-def sweep() -> None:
-    """Remove what a killed controller left: its lock is free, its processes died with it."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
-            continue
-        with suppress(OSError), (folder / "lock").open("r+") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)

@@ -13,6 +13,7 @@ from l2gate.contract.judge import Judgement, Verdict
 from l2gate.errors import L2gateError
 from l2gate.events import Event, timeline_from_environment
 from l2gate.injection.session import Session, failure
+from l2gate.process import end_with
 
 Body = Callable[[Any, Session], None]
 
@@ -67,6 +68,7 @@ class SystemTest(Test):  # type: ignore[misc]
         session = None
         try:
             facts = BenchFacts.from_environment()
+            end_with(facts.owner)
             if facts.contract.name != contract:
                 return Judgement(
                     Verdict.SKIP,

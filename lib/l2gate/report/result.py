@@ -96,9 +96,9 @@ def assemble(
         verdict=verdict.value,
         reason=reason,
         mend=mend,
-        host=_fact(events, "host"),
-        kernel=_fact(events, "kernel"),
-        contract=_fact(events, "contract"),
+        host=fact(events, "host"),
+        kernel=fact(events, "kernel"),
+        contract=fact(events, "contract"),
         seconds=seconds,
         tests=tests,
         cases=cases,
@@ -170,6 +170,9 @@ def _tests(events: list[Event], avocado: dict[str, Any] | None) -> list[TestResu
         if said is None or (said.verdict == Verdict.PASS and not green):
             why = f"Avocado: {test['status']} {test.get('fail_reason') or ''}".strip()
             own[name] = TestResult(name, Verdict.INFRA_ERROR.value, why)
+    # Avocado leaves out what it never came to: an interrupted job would look green.
+    for name in fact(events, "job").get("tests", []):
+        own.setdefault(name, TestResult(name, Verdict.INFRA_ERROR.value, "it did not run"))
     return list(own.values())
 
 
@@ -178,7 +181,8 @@ def sentence(name: str) -> str:
     return name.rpartition(":")[2].partition(";")[0]
 
 
-def _fact(events: list[Event], subject: str) -> dict[str, Any]:
+def fact(events: list[Event], subject: str) -> dict[str, Any]:
+    """What the timeline says of ``subject`` (job, kernel, host, contract); empty if nothing."""
     for event in events:
         if event.kind == "fact" and event.data["subject"] == subject:
             return {key: value for key, value in event.data.items() if key != "subject"}
