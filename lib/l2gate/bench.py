@@ -11,13 +11,11 @@ from typing import Any
 from l2gate.console import Console
 from l2gate.contract.contracts import Contract, decide
 from l2gate.deadline import Budget
-from l2gate.errors import BenchError, UsageError
+from l2gate.errors import BenchError
 from l2gate.events import Event, Timeline
-from l2gate.hosts import emulated
+from l2gate.hosts import emulated, kinds
 from l2gate.hosts.connection import Connection, Endpoint, checked
 from l2gate.hosts.host import HELPER, Host
-from l2gate.hosts.tcg import TcgHost
-from l2gate.hosts.tcg import version as qemu_version
 from l2gate.images import build, roots
 from l2gate.kernels import spec as kernel_spec
 from l2gate.kernels.kernel import KernelUnderTest, prepare
@@ -27,11 +25,6 @@ from l2gate.settings import Settings
 #: The variable that tells a test where the bench is described.
 BENCH_VARIABLE = "L2GATE_BENCH"
 
-HOSTS = {"emulated-amd": (TcgHost, qemu_version)}
-
-#: How much slower than hardware an emulated level is, for the deadlines.
-_EMULATION = 6.0
-
 
 def preflight(settings: Settings) -> None:
     """Refuse what cannot work before anything boots or builds.
@@ -39,12 +32,9 @@ def preflight(settings: Settings) -> None:
     Raises UsageError for an unknown host or kernel spec, MissingPrerequisite for what a make
     target brings.
     """
-    if settings.host not in HOSTS:
-        raise UsageError(
-            f"host = {settings.host!r} is not known", f"use one of: {', '.join(HOSTS)}"
-        )
+    kind = kinds.find(settings.host)
     kernel_spec.parse(settings.kernel)
-    HOSTS[settings.host][1]()
+    kind.emulator(settings)
     roots.find(build.GUEST_SUITE)
 
 
@@ -95,7 +85,9 @@ class Bench:
 
     def __init__(self, settings: Settings, folder: Path, logs: Path, timeline: Timeline) -> None:
         self.settings, self.folder, self.logs, self.timeline = settings, folder, logs, timeline
-        self.budget = Budget(_EMULATION * settings.patience_factor * emulated.slowness())
+        self.kind = kinds.find(settings.host)
+        scale = self.kind.host.slowness * settings.patience_factor * emulated.slowness()
+        self.budget = Budget(scale)
         self._host: Host | None = None
         self._vm: L1Vm | None = None
         self._facts: BenchFacts | None = None
@@ -145,7 +137,7 @@ class Bench:
                        description=kernel.description)  # fmt: skip
             host = self._emulated(kernel, images)
         self._host = host
-        with self.timeline.step("L0", f"{self.settings.host} boots {kernel.release}", "host"):
+        with self.timeline.step("L0", f"{self.kind.name} boots {kernel.release}", "host"):
             host.boot()
             host.put_helper(images.helper)
         contract = self._judge_kernel(host)
@@ -169,9 +161,15 @@ class Bench:
 
     def _emulated(self, kernel: KernelUnderTest, images: build.Images) -> emulated.EmulatedHost:
         initrd = emulated.initrd(kernel, images.busybox)
-        kind = HOSTS[self.settings.host][0]
-        return kind(
-            kernel, images.userland, initrd, self.folder, self.logs, self.timeline, self.budget
+        return self.kind.host(
+            kernel,
+            images.userland,
+            initrd,
+            self.folder,
+            self.logs,
+            self.timeline,
+            self.budget,
+            self.settings,
         )
 
     def _judge_kernel(self, host: Host) -> Contract:

@@ -17,7 +17,7 @@ _CRASH = re.compile(
     r"l2gate: no userland image|l2gate: sshd did not start|emulation failure"
 )
 #: Warnings that are there with every kernel on an emulated CPU and say nothing about KVM.
-_HARMLESS = re.compile(r"WARNING: CPU: .* at arch/x86/kernel/cpu/")
+_HARMLESS = re.compile(r"WARNING: CPU: .* at arch/x86/kernel/(cpu|fpu)/")
 
 
 class Console:

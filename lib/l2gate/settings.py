@@ -41,7 +41,7 @@ class Option:
 
 
 OPTIONS = (
-    Option("host", "emulated-amd", "L0: which machine runs the kernel under test"),
+    Option("host", "auto", "L0: which machine runs the kernel under test"),
     Option(
         "kernel",
         "debian:6.12+patched",
@@ -54,6 +54,7 @@ OPTIONS = (
         ("auto", "refuse", "payload"),
     ),
     Option("l2", "tiny", "nested guest: flat code of ours, or Linux", ("tiny", "linux")),
+    Option("bochs", "", "Bochs binary of emulated-intel; empty: Debian trixie's"),
     Option("keep", "no", "leave the bench's files behind for a look", ("no", "yes")),
     Option("patience", "1", "factor on every deadline, for slow machines"),
 )
@@ -67,6 +68,7 @@ class Settings:
     kernel: str
     expect: str
     l2: str
+    bochs: str
     keep: str
     patience: str
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import subprocess
 import time
 from abc import abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 from l2gate.console import Console
 from l2gate.deadline import Budget, Deadline
@@ -17,6 +17,7 @@ from l2gate.hosts.host import GuestFiles, Host
 from l2gate.hosts.keys import KeyPair, write_seed
 from l2gate.images import cache, initramfs, userland
 from l2gate.kernels.kernel import KernelUnderTest
+from l2gate.settings import Settings
 
 #: What every emulated machine needs of its kernel: PIIX IDE disks, an e1000, the image's format.
 #: Both emulators offer exactly these, so that one image serves both.
@@ -50,7 +51,9 @@ def initrd(kernel: KernelUnderTest, busybox: Path) -> Path:
 class EmulatedHost(Host):
     """What both emulators share: keys, seed disk, console log, readiness, the end."""
 
-    command_line = (
+    #: How much slower than hardware it is, for the deadlines.
+    slowness: ClassVar[float]
+    command_line: ClassVar[str] = (
         "console=ttyS0 quiet loglevel=4 tsc=reliable random.trust_cpu=on mitigations=off "
         "nokaslr net.ifnames=0 panic=-1 oops=panic no_timer_check cryptomgr.notests"
     )
@@ -64,7 +67,9 @@ class EmulatedHost(Host):
         logs: Path,
         timeline: Timeline,
         budget: Budget,
+        settings: Settings,
     ) -> None:
+        self.settings = settings
         self.kernel, self.image, self.initrd = kernel, image, initrd
         self.private, self.timeline, self.budget = folder, timeline, budget
         self._console = Console("L0", logs / "l0-console.log")
@@ -104,8 +109,15 @@ class EmulatedHost(Host):
     def _why_dead(self) -> str | None:
         if self._process is None or self._process.poll() is None:
             return None
-        words = self.emulator_log.read_text(errors="replace").strip().splitlines()[-5:]
-        return f"the emulator ended with {self._process.returncode} {' / '.join(words)}".strip()
+        words = " / ".join(self._last_words())
+        return f"the emulator ended with {self._process.returncode} {words}".strip()
+
+    def _log_lines(self) -> list[str]:
+        log = self.emulator_log
+        return log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+
+    def _last_words(self) -> list[str]:
+        return self._log_lines()[-5:]
 
     @property
     def endpoint(self) -> Endpoint:
@@ -142,12 +154,8 @@ class EmulatedHost(Host):
             self._connection = None
         process, self._process = self._process, None
         if process and process.poll() is None:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            process.kill()  # Bochs would answer SIGTERM with a question
+            process.wait()
 
 
 def slowness() -> float:

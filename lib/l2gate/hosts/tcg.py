@@ -10,12 +10,13 @@ from l2gate.errors import MissingPrerequisite
 from l2gate.hosts.emulated import EmulatedHost, program
 from l2gate.process import die_with_parent, run
 from l2gate.qemu.qmp import Monitor, forwarded_port
+from l2gate.settings import Settings
 
 _QEMU = "qemu-system-x86_64"
 
 
-def version() -> str:
-    """`QEMU 7.2.22`. Raises MissingPrerequisite if QEMU is not installed."""
+def emulator(settings: Settings) -> str:
+    """`QEMU 7.2.22 (TCG)`. Raises MissingPrerequisite if QEMU is not installed."""
     if program(_QEMU) is None:
         raise MissingPrerequisite(f"{_QEMU} is not installed", "run `make apt`")
     text = run([_QEMU, "--version"], what="asking QEMU for its version").decode()
@@ -27,10 +28,11 @@ class TcgHost(EmulatedHost):
     """QEMU TCG: one emulated AMD CPU, PIIX IDE, e1000 behind slirp."""
 
     spec = "emulated-amd"
+    slowness = 6.0
 
     @property
     def emulator(self) -> str:
-        return version()
+        return emulator(self.settings)
 
     def start(self) -> subprocess.Popen[bytes]:
         self._monitor_path = self.private / "l0-qmp"
@@ -40,7 +42,7 @@ class TcgHost(EmulatedHost):
         # One CPU: between two, each of the helper's hand-overs to QEMU's thread would be an IPI,
         # which costs an emulator more than the turn itself.
         words += ["-smp", "1", "-m", "2048"]
-        words += ["-kernel", str(self.kernel.vmlinuz), "-initrd", str(self.initrd)]
+        words += ["-kernel", str(self.kernel.fastest), "-initrd", str(self.initrd)]
         words += ["-append", self.command_line]
         for index, (file, mode) in enumerate(((self.image, "on"), (self.seed, "on"))):
             words += ["-drive", f"file={file},format=raw,if=none,id=d{index},snapshot={mode}"]

@@ -20,6 +20,7 @@ from l2gate.images import cache
 _RECIPE = "1"
 
 _BUILD = ("gcc", "make", "patch", "xz-utils", "kmod", "zstd")
+_EMULATOR = ("bochs", "bochs-term", "bochsbios", "ncurses-base")
 _USERLAND = ("busybox-static", "dropbear-bin", "qemu-system-x86", "seabios")
 
 
@@ -33,7 +34,7 @@ class Suite:
     @property
     def packages(self) -> tuple[str, ...]:
         kernel = ("linux-image-amd64", "linux-headers-amd64", f"linux-source-{self.series}")
-        return (*kernel, *_BUILD, *_USERLAND)
+        return (*kernel, *_BUILD, *_USERLAND, *_EMULATOR)
 
     @property
     def key(self) -> str:

@@ -20,7 +20,7 @@ from l2gate.kernels.kernel import KernelUnderTest, closure, read_module
 from l2gate.process import run
 from l2gate.settings import checkout
 
-_RECIPE = "3"
+_RECIPE = "4"
 _PROGRAMS = (
     "usr/bin/qemu-system-x86_64",
     "usr/bin/qemu-system-x86_64-microvm",
@@ -37,7 +37,7 @@ _FIRMWARE = (
 _L1_MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "squashfs")
 
 #: Where L1's and L2's own files lie inside the image.
-L1_KERNEL = "/boot/guest/vmlinuz"
+L1_KERNEL = "/boot/guest/vmlinux"
 L1_INITRD = "/boot/guest/l1.initrd"
 L2_INITRD = "/boot/guest/l2.initrd"
 QEMU = "/usr/bin/qemu-system-x86_64"
@@ -105,7 +105,7 @@ def _build(root: Root, guest_kernel: KernelUnderTest, folder: Path) -> None:
         (tree / "etc/inittab").write_text("::sysinit:/sbin/l2gate-init\n")
         boot = tree / "boot/guest"
         boot.mkdir(parents=True)
-        shutil.copy(guest_kernel.vmlinuz, tree / L1_KERNEL.lstrip("/"))
+        shutil.copy(guest_kernel.fastest, tree / L1_KERNEL.lstrip("/"))
         modules = [*load_list(guest_kernel, _L1_MODULES), *kvm_modules(guest_kernel)]
         ram_init = recipe("userland/init-ram.sh")
         initramfs.pack(tree / L1_INITRD.lstrip("/"), busybox, ram_init, unique(modules))

@@ -11,8 +11,9 @@ from pathlib import Path
 from l2gate.errors import KernelSpecError
 from l2gate.events import Timeline
 from l2gate.images import cache, roots
-from l2gate.kernels import variants
+from l2gate.kernels import variants, vmlinux
 from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, Patch, parse, recipes, release_of
+from l2gate.kernels.vmlinux import Vmlinux
 from l2gate.process import run
 
 _READERS = {".xz": lzma.decompress, ".gz": gzip.decompress}
@@ -29,6 +30,17 @@ class KernelUnderTest:
     description: str
     key: str
     replaced: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def unpacked(self) -> Vmlinux | None:
+        """The kernel inside the bzImage, if it is packed in a way that is known."""
+        return vmlinux.unpacked(self.vmlinuz)
+
+    @property
+    def fastest(self) -> Path:
+        """What QEMU's -kernel starts soonest: the unpacked kernel if it has a PVH entry."""
+        plain = self.unpacked
+        return plain.path if plain and plain.pvh else self.vmlinuz
 
 
 def prepare(text: str, timeline: Timeline) -> KernelUnderTest:

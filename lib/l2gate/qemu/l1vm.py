@@ -16,8 +16,8 @@ from l2gate.qemu.qmp import Monitor, forwarded_port
 
 _BOOT_SECONDS = 20
 _COMMAND_LINE = (
-    "console=ttyS0 quiet loglevel=4 tsc=reliable no_timer_check random.trust_cpu=on nokaslr "
-    "mitigations=off net.ifnames=0 panic=-1 oops=panic cryptomgr.notests"
+    "console=ttyS0 loglevel=5 tsc=reliable no_timer_check random.trust_cpu=on nokaslr "
+    "mitigations=off net.ifnames=0 panic=-1 oops=panic cryptomgr.notests lsm= audit=0 ipv6.disable=1 init_on_alloc=0 rcupdate.rcu_expedited=1 8250.nr_uarts=1 noxsave"
 )
 
 
@@ -48,8 +48,8 @@ def command(files: GuestFiles, places: Places) -> list[str]:
     """QEMU's command line: a microvm with one vCPU, so that L1 and L2 share it."""
     words = [files.qemu, "-name", "l2gate-l1", "-nodefaults", "-no-user-config"]
     words += ["-display", "none", "-no-reboot", "-pidfile", places.pid]
-    words += ["-M", "microvm,acpi=on,pcie=off,rtc=off,pic=off,pit=off,isa-serial=on"]
-    words += ["-L", files.firmware, "-L", "/usr/share/qemu"]
+    words += ["-M", "microvm,acpi=on,pcie=off,rtc=on,pic=off,pit=off,isa-serial=on"]
+    words += ["-L", files.firmware, "-L", "/usr/share/qemu", "-bios", "/usr/share/qemu/qboot.rom"]
     words += ["-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", "640"]
     words += ["-kernel", files.kernel, "-initrd", files.initrd, "-append", _COMMAND_LINE]
     for index, disk in enumerate((files.disk, places.seed)):

@@ -1,0 +1,260 @@
+"""`emulated-intel`: Bochs emulates an Intel machine with VMX, EPT and VMCS shadowing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import re
+import socket
+import subprocess
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from l2gate.deadline import Deadline
+from l2gate.errors import BenchError, MissingPrerequisite
+from l2gate.hosts import ramboot
+from l2gate.hosts.emulated import EmulatedHost
+from l2gate.images import cache, roots, userland
+from l2gate.process import die_with_parent, run
+from l2gate.settings import Settings
+
+#: A CPU with VMX, EPT, unrestricted guest and VMCS shadowing, and as little else as can be.
+_MODEL = "corei7_skylake_x"
+_MEGABYTES = 1536
+#: Instructions in a second of the machine's devices (PIT, ACPI timer).
+_IPS = 100_000_000
+_SECTORS_PER_CYLINDER = 16 * 63
+_ROM_RECIPE = "1"
+_ATA = ("ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14", "ioaddr1=0x170, ioaddr2=0x370, irq=15")
+
+
+@dataclass(frozen=True)
+class Bochs:
+    """A Bochs program, and the ROMs and plug-ins that it runs with."""
+
+    program: Path
+    root: Path
+    own: bool
+
+    @classmethod
+    def find(cls, settings: Settings) -> Bochs:
+        """The one that the setting `bochs` names, or Debian trixie's from the suite root.
+
+        Raises MissingPrerequisite if it is not there.
+        """
+        root = roots.find(roots.SUITES[0]).path
+        if not settings.bochs:
+            return cls(root / "usr/bin/bochs-bin", root, own=False)
+        program = Path(settings.bochs).expanduser()
+        if not os.access(program, os.X_OK) or program.is_dir():
+            raise MissingPrerequisite(
+                f"bochs = {settings.bochs}: there is no such program",
+                "name a Bochs binary, or leave it out to use Debian's",
+            )
+        return cls(program.resolve(), root, own=True)
+
+    @property
+    def command(self) -> list[str]:
+        """Debian trixie's binary runs with trixie's own libraries, whatever this machine has."""
+        if self.own:
+            return [str(self.program)]
+        libraries = self.root / "usr/lib/x86_64-linux-gnu"
+        loader = self.root / "lib64/ld-linux-x86-64.so.2"
+        return [str(loader), "--library-path", str(libraries), str(self.program)]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        ours = {"TERM": "vt100", "BXSHARE": str(self.root / "usr/share/bochs")}
+        ours["TERMINFO_DIRS"] = f"{self.root}/lib/terminfo:{self.root}/usr/share/terminfo"
+        if not self.own:
+            plugins = self.root / "usr/lib/x86_64-linux-gnu/bochs/plugins"
+            ours["LTDL_LIBRARY_PATH"] = str(plugins)
+        return os.environ | ours
+
+    def version(self) -> str:
+        """`Bochs 3.0`. Raises MissingPrerequisite if the program is none or lacks the CPU model."""
+        try:
+            done = subprocess.run(
+                [*self.command, "--help", "cpu"],
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                timeout=20,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise MissingPrerequisite(f"{self.program} does not run: {error}", _MEND) from None
+        text = done.stdout + done.stderr
+        found = re.search(r"Bochs x86 Emulator (\S+)", text)
+        if not found:
+            raise MissingPrerequisite(f"{self.program} is no Bochs", _MEND)
+        if _MODEL not in text.split():
+            raise MissingPrerequisite(
+                f"Bochs {found.group(1)} ({self.program}) has no CPU model {_MODEL}, the one with "
+                "VMX that l2gate needs",
+                _MEND,
+            )
+        return f"Bochs {found.group(1)}"
+
+
+_MEND = "use a Bochs 3.0 built with VMX, or leave the setting `bochs` empty to use Debian's"
+
+
+def rom() -> Path:
+    """The machine's ROM, assembled now if its source has changed."""
+    source = userland.recipe("bochs/rom.S")
+
+    def make(folder: Path) -> None:
+        plain, linked = folder / "rom.o", folder / "rom.bin"
+        run(["gcc", "-c", "-o", plain, source], what="assembling the ROM", mend="run `make apt`")
+        run(["ld", "-Ttext=0", "--oformat", "binary", "-o", linked, plain], what="linking the ROM")
+        (folder / "l2gate.rom").write_bytes(ramboot.rom(linked.read_bytes()))
+
+    return cache.make("rom", cache.digest(_ROM_RECIPE, source), make) / "l2gate.rom"
+
+
+class _Terminal:
+    """The pty that Bochs' display wants; what is drawn there is thrown away."""
+
+    def __init__(self) -> None:
+        self._master, self.slave = pty.openpty()
+        self._thread = threading.Thread(target=self._drain, daemon=True, name="Bochs' display")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Call it when Bochs has ended: the last holder of the slave is then this process."""
+        os.close(self.slave)
+        self._thread.join(2.0)
+        os.close(self._master)
+
+    def _drain(self) -> None:
+        with contextlib.suppress(OSError):  # EIO when the slave is closed
+            while os.read(self._master, 65536):
+                pass
+
+
+class BochsHost(EmulatedHost):
+    """Bochs: one emulated Intel CPU, PIIX IDE, e1000 behind slirp; the kernel is in RAM."""
+
+    spec = "emulated-intel"
+    slowness = 12.0
+    #: TSC: the CPU model says 3.5 GHz, and each wait by it would last 3.5 G instructions a second.
+    command_line = EmulatedHost.command_line + " tsc_early_khz=700000"
+    _terminal: _Terminal | None = None
+    _port = 0
+
+    @property
+    def emulator(self) -> str:
+        return Bochs.find(self.settings).version()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        bochs = Bochs.find(self.settings)
+        config = self.private / "bochsrc"
+        config.write_text(self._config(bochs))
+        self._terminal = _Terminal()
+        return subprocess.Popen(
+            [*bochs.command, "-q", "-f", str(config)],
+            stdin=self._terminal.slave,
+            stdout=self._terminal.slave,
+            stderr=self._terminal.slave,
+            cwd=self.private,
+            env=bochs.environment,
+            start_new_session=True,
+            preexec_fn=die_with_parent(),
+        )
+
+    def _config(self, bochs: Bochs) -> str:
+        memory = self.private / "l0-ram"
+        ramboot.write(
+            memory,
+            self.kernel.vmlinuz,
+            self.kernel.unpacked,
+            self.initrd,
+            self.command_line,
+            _MEGABYTES,
+        )
+        network = self.private / "slirp.conf"
+        self._port = _free_port()
+        forward = f"hostfwd = tcp:127.0.0.1:{self._port}-:22"
+        network.write_text(f"# slirp config\nrestricted = 1\n{forward}\n")
+        shown = bochs.root / "usr/share/bochs/BIOS-bochs-latest"
+        lines = [
+            "plugin_ctrl: unmapped=1, biosdev=1, speaker=0, extfpuirq=1, parallel=0, serial=1, "
+            "gameport=0, iodebug=0, e1000=1",
+            "config_interface: textconfig",
+            "display_library: term",
+            "vga: update_freq=1",
+            f"memory: host={_MEGABYTES}, guest={_MEGABYTES}, block_size={ramboot.BLOCK >> 10}",
+            f"romimage: file={shown}, options=fastboot",
+            f"vgaromimage: file={rom()}",
+            f"optramimage1: file={memory}, address=0",
+            f"cpu: model={_MODEL}, ips={_IPS}",
+            "clock: sync=none, time0=utc",
+            f"log: {self.emulator_log}",
+            "panic: action=fatal",
+            f"com1: enabled=1, mode=file, dev={self._console.log}",
+            "pci: enabled=1, chipset=i440fx, slot1=e1000",
+            f"e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=slirp, script={network}",
+            "boot: disk",
+        ]
+        for index, (name, file) in enumerate((("image", self.image), ("seed", self.seed))):
+            lines.append(f"ata{index}: enabled=1, {_ATA[index]}")
+            lines.append(f"ata{index}-master: type=disk, mode=flat, path={self._disk(name, file)}")
+        return "\n".join(lines) + "\n"
+
+    def _disk(self, name: str, file: Path) -> Path:
+        """A link of the bench's own: Bochs puts a lock beside each disk. A small one is filled up
+        to the whole cylinder that Bochs counts in."""
+        cylinder = _SECTORS_PER_CYLINDER * 512
+        if file.stat().st_size < cylinder:
+            os.truncate(file, cylinder)
+        link = self.private / f"l0-{name}.disk"
+        link.symlink_to(file)
+        return link
+
+    def ssh_port(self, deadline: Deadline) -> int:
+        assert self._process is not None
+        pid = self._process.pid
+        deadline.poll(lambda: self._console.log.exists() or self._why_dead())
+        # Bochs goes on without the port if another program was quicker to take it.
+        if not self._why_dead() and not listens(pid, self._port):
+            raise BenchError(
+                f"another program has taken the port {self._port} from Bochs", "run it again"
+            )
+        return self._port
+
+    def _last_words(self) -> list[str]:
+        """Bochs' panics, which say more than what it wrote last."""
+        lines = super()._last_words()
+        panics = [line for line in self._log_lines() if re.match(r"\d+p\[", line)]
+        return panics[:3] or lines
+
+    def close(self) -> None:
+        super().close()
+        terminal, self._terminal = self._terminal, None
+        if terminal:
+            terminal.close()
+
+
+def _free_port() -> int:
+    """A loopback port that nobody has: Bochs cannot ask the kernel for one itself."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether the process ``pid`` listens on that loopback port (proc(5): net/tcp)."""
+    try:
+        links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        table = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    except OSError:
+        return False
+    rows = [line.split() for line in table]
+    inodes = {row[9] for row in rows if row[1] == f"0100007F:{port:04X}" and row[3] == "0A"}
+    return any(f"socket:[{inode}]" in links for inode in inodes)
+
+
+def emulator(settings: Settings) -> str:
+    """Which Bochs would be used. Raises MissingPrerequisite where there is none that can be."""
+    return Bochs.find(settings).version()
