@@ -120,7 +120,7 @@ static bool set_registers(void)
 {
 	struct kvm_segment data = segment(0x10, 3, false);
 	struct kvm_sregs sregs;
-	struct kvm_regs regs = { .rip = L2_CODE, .rsp = L2_STACK_TOP, .rflags = 2 };
+	struct kvm_regs regs = { .rip = L2_CODE, .rsp = L2_STACK_TOP, .rflags = L2_RFLAGS };
 
 	if (ioctl(l2.vcpu, KVM_GET_SREGS, &sregs) != 0)
 		return false;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
  * The tiny L2: a loop that counts, and an IDT whose every entry records what came and returns.
- * Copied to L2_CODE and run there in 64-bit mode with interrupts off.
+ * Copied to L2_CODE and run there in 64-bit mode with interrupts on.
  */
 #include "l2.h"
 

@@ -24,7 +24,7 @@ from l2gate.settings import Settings
 _MODEL = "corei7_skylake_x"
 _MEGABYTES = 1536
 #: Instructions in a second of the machine's devices (PIT, ACPI timer).
-_IPS = 100_000_000
+_IPS = 700_000_000
 _SECTORS_PER_CYLINDER = 16 * 63
 _ROM_RECIPE = "1"
 _ATA = ("ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14", "ioaddr1=0x170, ioaddr2=0x370, irq=15")
@@ -193,6 +193,7 @@ class BochsHost(EmulatedHost):
             "clock: sync=none, time0=utc",
             f"log: {self.emulator_log}",
             "panic: action=fatal",
+            "error: action=ignore",
             f"com1: enabled=1, mode=file, dev={self._console.log}",
             "pci: enabled=1, chipset=i440fx, slot1=e1000",
             f"e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=slirp, script={network}",

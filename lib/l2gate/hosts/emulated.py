@@ -26,7 +26,7 @@ L0_MODULES = ("ata_piix", "sd_mod", "e1000", "squashfs")
 #: Where sysfs shows that their drivers are there, as modules or built in.
 _L0_DRIVERS = ("pci/drivers/ata_piix", "scsi/drivers/sd", "pci/drivers/e1000")
 
-_INITRD_RECIPE = "2"
+_INITRD_RECIPE = "3"
 
 #: Nominal seconds of a power-on on real hardware; budgets scale it.
 _BOOT_SECONDS = 20

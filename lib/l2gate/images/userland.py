@@ -20,7 +20,7 @@ from l2gate.kernels.kernel import KernelUnderTest, closure, read_module
 from l2gate.process import run
 from l2gate.settings import checkout
 
-_RECIPE = "4"
+_RECIPE = "5"
 _PROGRAMS = (
     "usr/bin/qemu-system-x86_64",
     "usr/bin/qemu-system-x86_64-microvm",
@@ -54,7 +54,7 @@ def kvm_modules(kernel: KernelUnderTest) -> list[initramfs.Module]:
 
     enable_apicv=0: Bochs 3.0 refuses the posted-interrupt descriptor address otherwise.
     """
-    parameters = {"kvm-intel.ko": "nested=1 enable_apicv=0", "kvm-amd.ko": "nested=1"}
+    parameters = {"kvm-intel.ko": "nested=1 enable_apicv=0 preemption_timer=0", "kvm-amd.ko": "nested=1"}
     modules = load_list(kernel, ("kvm", "kvm_intel", "kvm_amd"))
     return [replace(m, parameters=parameters.get(m.name, "")) for m in modules]
 
