@@ -1,16 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * bridge --unix PATH
+ * bridge --unix PATH [--within SECONDS]
  *
+ * Waits until the socket is there if --within is given: a look from outside, again and again, would
+ * take an emulated CPU from the program that is to make it. Says "connected" on stderr then.
  * Carries stdin to a unix stream socket and the socket to stdout, until either side closes.
  * It is a wire: it prints nothing of its own on stdout.
  */
 #include <errno.h>
+#include <libgen.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "helper.h"
@@ -27,6 +34,28 @@ static int connect_to(const char *path)
 		return end;
 	close(end);
 	return -1;
+}
+
+/* Connects, at once or when the folder of the socket has changed, until the time is over. */
+static int connect_within(const char *path, int seconds)
+{
+	int end, notify = inotify_init1(IN_CLOEXEC);
+	struct pollfd change = { .fd = notify, .events = POLLIN };
+	time_t last = time(NULL) + seconds;
+	char folder[PATH_MAX], events[4096];
+
+	snprintf(folder, sizeof(folder), "%s", path);
+	inotify_add_watch(notify, dirname(folder), IN_CREATE);
+	while ((end = connect_to(path)) < 0 && time(NULL) < last) {
+		/* a socket that is bound but does not listen yet tells no one when it does */
+		if (poll(&change, 1, access(path, F_OK) == 0 ? 10 : 1000) > 0 &&
+		    read(notify, events, sizeof(events)) < 0)
+			break;
+	}
+	close(notify);
+	if (end >= 0)
+		fprintf(stderr, "connected\n");
+	return end;
 }
 
 /* Moves what is there; false at the end of the source or where the target is gone. */
@@ -53,12 +82,13 @@ static bool carry(int from, int to)
 
 int verb_bridge(int argc, char **argv)
 {
-	const char *path = option(argc, argv, "--unix");
+	const char *path = option(argc, argv, "--unix"), *within;
 	int end;
 
 	if (!path)
 		return MISUSED;
-	end = connect_to(path);
+	within = option(argc, argv, "--within");
+	end = within ? connect_within(path, atoi(within)) : connect_to(path);
 	if (end < 0) {
 		fprintf(stderr, "bridge: %s: %s\n", path, strerror(errno));
 		return FAILED;

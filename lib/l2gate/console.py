@@ -14,7 +14,8 @@ from l2gate.errors import GuestCrash, HelperError
 _CRASH = re.compile(
     r"Kernel panic - not syncing|BUG: |Oops: |Oops\[|general protection fault.*\[#|"
     r"WARNING: CPU: |rcu.*detected stall|self-detected stall|soft lockup|"
-    r"l2gate: no userland image|l2gate: sshd did not start|emulation failure"
+    r"l2gate: no userland image|l2gate: sshd did not start|emulation failure|entry failed|"
+    r"l2gate: the RAM image went astray"
 )
 #: Warnings that are there with every kernel on an emulated CPU and say nothing about KVM.
 _HARMLESS = re.compile(r"WARNING: CPU: .* at arch/x86/kernel/(cpu|fpu)/")

@@ -16,6 +16,7 @@ from l2gate.hosts.connection import Connection, Endpoint
 from l2gate.hosts.host import GuestFiles, Host
 from l2gate.hosts.keys import KeyPair, write_seed
 from l2gate.images import cache, initramfs, userland
+from l2gate.images.userland import LINUX
 from l2gate.kernels.kernel import KernelUnderTest
 from l2gate.settings import Settings
 
@@ -26,7 +27,7 @@ L0_MODULES = ("ata_piix", "sd_mod", "e1000", "squashfs")
 #: Where sysfs shows that their drivers are there, as modules or built in.
 _L0_DRIVERS = ("pci/drivers/ata_piix", "scsi/drivers/sd", "pci/drivers/e1000")
 
-_INITRD_RECIPE = "3"
+_INITRD_RECIPE = "5"
 
 #: Nominal seconds of a power-on on real hardware; budgets scale it.
 _BOOT_SECONDS = 20
@@ -53,10 +54,7 @@ class EmulatedHost(Host):
 
     #: How much slower than hardware it is, for the deadlines.
     slowness: ClassVar[float]
-    command_line: ClassVar[str] = (
-        "console=ttyS0 quiet loglevel=4 tsc=reliable random.trust_cpu=on mitigations=off "
-        "nokaslr net.ifnames=0 panic=-1 oops=panic no_timer_check cryptomgr.notests"
-    )
+    command_line: ClassVar[str] = LINUX
 
     def __init__(
         self,
