@@ -14,8 +14,9 @@ from l2gate.deadline import Budget
 from l2gate.errors import BenchError
 from l2gate.events import Event, Timeline
 from l2gate.hosts import emulated, kinds
-from l2gate.hosts.connection import Connection, Endpoint, checked
+from l2gate.hosts.connection import Connection, Endpoint, SshConnection, checked
 from l2gate.hosts.host import HELPER, Host
+from l2gate.hosts.switchboard import Switchboard
 from l2gate.images import build, roots
 from l2gate.kernels import spec as kernel_spec
 from l2gate.kernels.kernel import KernelUnderTest, prepare
@@ -42,8 +43,8 @@ def preflight(settings: Settings) -> None:
 class BenchFacts:
     """What a test needs to reach the bench, as written to bench.json."""
 
-    l0: Endpoint
-    l1: Endpoint
+    #: The socket of the job's switchboard.
+    wires: str
     monitor: str
     qemu_pid: int
     helper: str
@@ -64,7 +65,6 @@ class BenchFacts:
     @classmethod
     def read(cls, path: Path) -> BenchFacts:
         raw = json.loads(path.read_text())
-        raw["l0"], raw["l1"] = Endpoint(**raw["l0"]), Endpoint(**raw["l1"])
         raw["contract"] = Contract(**raw["contract"])
         return cls(**raw)
 
@@ -90,6 +90,8 @@ class Bench:
         self.budget = Budget(scale)
         self._host: Host | None = None
         self._vm: L1Vm | None = None
+        self._l1: SshConnection | None = None
+        self._switchboard: Switchboard | None = None
         self._facts: BenchFacts | None = None
         self._soft_exceptions = True
 
@@ -124,6 +126,10 @@ class Bench:
             vm, self._vm = self._vm, None
             host, self._host = self._host, None
             try:
+                if self._switchboard:
+                    self._switchboard.close()
+                if self._l1:
+                    self._l1.close()
                 if vm:
                     vm.close()
             finally:
@@ -144,10 +150,11 @@ class Bench:
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
             self._vm = L1Vm(host, HELPER, self.folder, self.logs)
             endpoint = self._vm.boot(host.client_key, Path(host.endpoint.key_file))
-            self._equip_l1(host, endpoint, images.helper)
+            l1 = self._equip_l1(host, endpoint, images.helper)
+        wires = self.folder / "wires"
+        self._switchboard = Switchboard(wires, {"L0": host.connection, "L1": l1})
         self._facts = BenchFacts(
-            l0=host.endpoint,
-            l1=endpoint,
+            wires=str(wires),
             monitor=self._vm.places.monitor,
             qemu_pid=self._vm.pid,
             helper=HELPER,
@@ -191,17 +198,18 @@ class Bench:
         self._fact("contract", **contract.to_json())
         return contract
 
-    def _equip_l1(self, host: Host, endpoint: Endpoint, helper: Path) -> None:
+    def _equip_l1(self, host: Host, endpoint: Endpoint, helper: Path) -> SshConnection:
         deadline = self.budget.deadline("L1 lets SSH in and takes the helper", 20)
-        with Connection(endpoint, deadline, via=host.connection) as l1:
-            l1.put(helper, HELPER, deadline, mode="700")
-            probe = _probe(l1, "L1", self.budget)
+        self._l1 = l1 = SshConnection(endpoint, deadline, via=host.connection)
+        l1.put(helper, HELPER, deadline, mode="700")
+        probe = _probe(l1, "L1", self.budget)
         if probe["dev_kvm_error"]:
             raise BenchError(
                 f"L1 has no KVM ({probe['dev_kvm_error']}): L0's nested KVM offers it no "
                 f"{'svm' if probe['cpu_vendor'] == 'AuthenticAMD' else 'vmx'}",
                 "see L1's console",
             )
+        return l1
 
     def _fact(self, subject: str, /, **data: Any) -> None:
         self.timeline.record(Event("L0", "fact", subject, data={"subject": subject, **data}))

@@ -9,5 +9,5 @@ class LeavesNoTrace(SystemTest):
     def test_when_the_helper_is_killed_half_way(self, session: Session) -> None:
         """Freeze L2, kill the helper in the middle, again and again; L1 and L2 go on."""
         with session.freeze_l2() as frozen:
-            session.kill_helper_half_way(times=20)
+            session.kill_helper_half_way(times=8)
             frozen.inject(13, error_code=0)

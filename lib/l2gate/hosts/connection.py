@@ -11,10 +11,11 @@ import shlex
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import paramiko
 
@@ -47,44 +48,41 @@ class Finished:
     stderr: str
 
 
-class Connection:
-    """One SSH connection. Close it, or use it in a `with`."""
+class Channel(Protocol):
+    """What l2gate uses of an SSH channel, named as paramiko names it."""
 
-    def __init__(self, endpoint: Endpoint, deadline: Deadline, via: Connection | None = None):
-        """Connect; with ``via``, through that connection (direct-tcpip).
+    exit_status: int
+    status_event: threading.Event
 
-        Raises DeadlineExpired if the server does not answer in time, BenchError if it is not
-        the one whose host key is pinned or does not take our key.
-        """
-        self.endpoint = endpoint
-        self._client = deadline_connect(endpoint, deadline, via)
+    def exec_command(self, command: str) -> None: ...
+    def settimeout(self, seconds: float | None) -> None: ...
+    def sendall(self, data: bytes) -> None: ...
+    def shutdown_write(self) -> None: ...
+    def recv(self, size: int) -> bytes: ...
+    def recv_stderr(self, size: int) -> bytes: ...
+    def exit_status_ready(self) -> bool: ...
+    def recv_exit_status(self) -> int: ...
+    def close(self) -> None: ...
 
-    def __enter__(self) -> Connection:
+
+class Connection(ABC):
+    """A connection to a level. Close it, or use it in a `with`."""
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        self._client.close()
+    @abstractmethod
+    def close(self) -> None: ...
 
-    def channel(self, deadline: Deadline) -> paramiko.Channel:
-        transport = self._client.get_transport()
-        try:
-            if transport is None or not transport.is_active():
-                raise paramiko.SSHException("the connection is closed")
-            return transport.open_session(timeout=max(1.0, deadline.remaining))
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self._lost(error) from error
-
-    def tunnel(self, address: str, port: int, deadline: Deadline) -> paramiko.Channel:
-        """A TCP connection made from the far side."""
-        transport = self._client.get_transport()
-        if transport is None:
-            raise self._lost(paramiko.SSHException("the connection is closed"))
-        return transport.open_channel(
-            "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=max(1.0, deadline.remaining)
-        )
+    @abstractmethod
+    def channel(self, deadline: Deadline) -> Channel:
+        """A new channel. Raises BenchError if the connection is lost."""
 
     def run(
         self,
@@ -111,9 +109,7 @@ class Connection:
             )
         if check and done.status != 0:
             words = (done.stderr or done.stdout).strip()[-800:]
-            raise BenchError(
-                f"{self.endpoint.level}: `{command}` ended with {done.status}: {words}"
-            )
+            raise BenchError(f"{self.level}: `{command}` ended with {done.status}: {words}")
         return done
 
     def start(self, argv: Sequence[str], deadline: Deadline, log: Path | None = None) -> Remote:
@@ -121,7 +117,7 @@ class Connection:
         channel = self.channel(deadline)
         command = shlex.join(argv)
         channel.exec_command(command)
-        return Remote(self.endpoint.level, command, channel, log)
+        return Remote(self.level, command, channel, log)
 
     def put(self, source: Path, target: str, deadline: Deadline, mode: str = "600") -> None:
         """Copy a file there unless the same content is there already."""
@@ -136,9 +132,7 @@ class Connection:
             stdin=gzip.compress(content, 6),
         )
 
-    def _drain(
-        self, channel: paramiko.Channel, deadline: Deadline, command: str
-    ) -> tuple[bytes, bytes]:
+    def _drain(self, channel: Channel, deadline: Deadline, command: str) -> tuple[bytes, bytes]:
         # An unread stderr would stall stdout: both are read until the far side closes.
         out, err = bytearray(), bytearray()
         stderr = threading.Thread(target=_read_all, args=(channel.recv_stderr, err), daemon=True)
@@ -150,17 +144,58 @@ class Connection:
                 out += data
                 channel.settimeout(max(0.1, deadline.remaining))
         except TimeoutError:
-            raise deadline.expire(f"`{command}` on {self.endpoint.level}") from None
+            raise deadline.expire(f"`{command}` on {self.level}") from None
         if not channel.status_event.wait(max(0.1, deadline.remaining)):
-            raise deadline.expire(f"`{command}` on {self.endpoint.level}: no exit status")
+            raise deadline.expire(f"`{command}` on {self.level}: no exit status")
         stderr.join(max(0.1, deadline.remaining))
         if channel.exit_status == -1:
-            raise self._lost(EOFError("no exit status"))
+            words = err.decode(errors="replace").strip() or "no exit status"
+            raise BenchError(
+                f"{self.level}: `{command}` broke off: {words}",
+                "look at that level's console in the job's results",
+            )
         return bytes(out), bytes(err)
+
+
+class SshConnection(Connection):
+    """An SSH connection of this process."""
+
+    def __init__(
+        self, endpoint: Endpoint, deadline: Deadline, via: SshConnection | None = None
+    ) -> None:
+        """Connect; with ``via``, through that connection (direct-tcpip).
+
+        Raises DeadlineExpired if the server does not answer in time, BenchError if it is not
+        the one whose host key is pinned or does not take our key.
+        """
+        super().__init__(endpoint.level)
+        self.endpoint = endpoint
+        self._client = deadline_connect(endpoint, deadline, via)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def channel(self, deadline: Deadline) -> paramiko.Channel:
+        transport = self._client.get_transport()
+        try:
+            if transport is None or not transport.is_active():
+                raise paramiko.SSHException("the connection is closed")
+            return transport.open_session(timeout=max(1.0, deadline.remaining))
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._lost(error) from error
+
+    def tunnel(self, address: str, port: int, deadline: Deadline) -> paramiko.Channel:
+        """A TCP connection made from the far side."""
+        transport = self._client.get_transport()
+        if transport is None:
+            raise self._lost(paramiko.SSHException("the connection is closed"))
+        return transport.open_channel(
+            "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=max(1.0, deadline.remaining)
+        )
 
     def _lost(self, error: Exception) -> BenchError:
         return BenchError(
-            f"{self.endpoint.level}: the SSH connection to {self.endpoint.address}:"
+            f"{self.level}: the SSH connection to {self.endpoint.address}:"
             f"{self.endpoint.port} is lost ({error})",
             "look at that level's console in the job's results",
         )
@@ -179,9 +214,7 @@ class Remote:
     error messages.
     """
 
-    def __init__(
-        self, level: str, command: str, channel: paramiko.Channel, log: Path | None
-    ) -> None:
+    def __init__(self, level: str, command: str, channel: Channel, log: Path | None) -> None:
         self.level, self.command, self.channel = level, command, channel
         self._log = log
         self._rest = b""
@@ -268,7 +301,7 @@ def checked(level: str, command: str, answer: Any) -> dict[str, Any]:
 
 
 def deadline_connect(
-    endpoint: Endpoint, deadline: Deadline, via: Connection | None
+    endpoint: Endpoint, deadline: Deadline, via: SshConnection | None
 ) -> paramiko.SSHClient:
     """An authenticated client, tried again until the server is there or the deadline passes."""
     last = ""

@@ -12,7 +12,7 @@ from typing import ClassVar
 from l2gate.console import Console
 from l2gate.deadline import Budget, Deadline
 from l2gate.events import Timeline
-from l2gate.hosts.connection import Connection, Endpoint
+from l2gate.hosts.connection import Endpoint, SshConnection
 from l2gate.hosts.host import GuestFiles, Host
 from l2gate.hosts.keys import KeyPair, write_seed
 from l2gate.images import cache, initramfs, userland
@@ -73,7 +73,7 @@ class EmulatedHost(Host):
         self._console = Console("L0", logs / "l0-console.log")
         self.emulator_log = logs / "l0-emulator.log"
         self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
+        self._connection: SshConnection | None = None
         self._endpoint: Endpoint | None = None
 
     @abstractmethod
@@ -97,7 +97,7 @@ class EmulatedHost(Host):
         self._endpoint = Endpoint(
             "L0", "127.0.0.1", port, "root", str(key_file), server.public_line
         )
-        self._connection = Connection(self._endpoint, deadline)
+        self._connection = SshConnection(self._endpoint, deadline)
         self.client_key = client
 
     @property
@@ -123,7 +123,7 @@ class EmulatedHost(Host):
         return self._endpoint
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> SshConnection:
         assert self._connection is not None
         return self._connection
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from l2gate.console import Console
 from l2gate.deadline import Budget
-from l2gate.hosts.connection import Connection, Endpoint
+from l2gate.hosts.connection import Endpoint, SshConnection
 
 #: Where the helper is kept on L0 and on L1.
 HELPER = "/run/l2gate/helper"
@@ -38,7 +38,7 @@ class Host(ABC):
 
     @property
     @abstractmethod
-    def connection(self) -> Connection: ...
+    def connection(self) -> SshConnection: ...
 
     @property
     @abstractmethod

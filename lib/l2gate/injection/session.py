@@ -14,7 +14,7 @@ from l2gate.events import Event, Timeline
 from l2gate.guests.l2 import L2Guest, start_l2
 from l2gate.guests.marks import Marks
 from l2gate.guests.victim import Victim
-from l2gate.hosts.connection import Connection
+from l2gate.hosts.switchboard import SharedConnection
 from l2gate.injection.injector import Injector
 from l2gate.injection.mishap import kill_half_way
 from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
@@ -69,11 +69,11 @@ class Session:
 
     def _connect(self) -> None:
         facts, deadline = self.facts, self.budget.deadline("connecting to L0 and L1", 20)
-        self._l0 = self._stack.enter_context(Connection(facts.l0, deadline))
+        self._l0 = SharedConnection(facts.wires, "L0")
+        self._l1 = SharedConnection(facts.wires, "L1")
         self.monitor = self._stack.enter_context(
             Monitor.over(self._l0, facts.helper, facts.monitor, deadline)
         )
-        self._l1 = self._stack.enter_context(Connection(facts.l1, deadline, via=self._l0))
         self.injector = Injector(self._l0, facts.helper, facts.qemu_pid, self.budget)
         self._stack.callback(self.injector.close)
         with self.timeline.step("L2", f"L1 starts the {facts.l2} L2", "l2"):

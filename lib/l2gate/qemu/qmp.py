@@ -11,12 +11,11 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
-import paramiko
 from qemu.qmp import QMPClient, QMPError
 
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError
-from l2gate.hosts.connection import Connection
+from l2gate.hosts.connection import Channel, Connection
 
 T = TypeVar("T")
 
@@ -107,7 +106,7 @@ def forwarded_port(table: str) -> int:
 class _Pump:
     """Carries bytes between an SSH channel and a socket, one thread each way."""
 
-    def __init__(self, channel: paramiko.Channel, end: socket.socket) -> None:
+    def __init__(self, channel: Channel, end: socket.socket) -> None:
         self._channel, self._end = channel, end
         self._threads = [
             threading.Thread(target=self._inward, daemon=True),
