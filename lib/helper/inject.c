@@ -159,7 +159,7 @@ static void print_set(const struct order *order, const struct outcomes *outcomes
 	else
 		json_null("first_different");
 	print_state("before", &before);
-	print_state("after", &after);
+	vcpu_print_events("events_after", &after.events);
 	vcpu_print_changes("changed", &before, &after);
 	json_bool("undone", undone);
 	json_real("seconds", took);

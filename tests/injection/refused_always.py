@@ -10,15 +10,15 @@ class RefusedAlways(SystemTest):
 
     @contract_test("refuse")
     def test_while_l2_is_active(self, session: Session) -> None:
-        for vector in NEVER_EXCEPTIONS:
-            with session.freeze_l2() as frozen:
+        with session.freeze_l2() as frozen:
+            for vector in NEVER_EXCEPTIONS:
                 frozen.inject(vector)
                 frozen.inject(vector, error_code=0)
 
     @contract_test("refuse")
     def test_while_l1_is_active(self, session: Session) -> None:
         victim = session.victim()
-        for vector in NEVER_EXCEPTIONS:
-            with session.freeze_l1(victim) as frozen:
+        with session.freeze_l1(victim) as frozen:
+            for vector in NEVER_EXCEPTIONS:
                 frozen.inject(vector)
                 frozen.inject(vector, error_code=0)

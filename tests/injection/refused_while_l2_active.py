@@ -18,8 +18,8 @@ class RefusedWhileL2IsActive(SystemTest):
 
     @contract_test("refuse")
     def test_the_hundredth_time_as_the_first(self, session: Session) -> None:
-        for vector in EXCEPTIONS:
-            with session.freeze_l2() as frozen:
+        with session.freeze_l2() as frozen:
+            for vector in EXCEPTIONS:
                 frozen.inject(vector, repeat=100)
 
     @contract_test("refuse")

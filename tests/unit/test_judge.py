@@ -26,7 +26,7 @@ def outcome(
 ) -> Outcome:
     total = sum(count for _, count in seen)
     different = 1 if len(seen) > 1 else None
-    return Outcome(request, total, seen, different, STATE, STATE, changed, False)
+    return Outcome(request, total, seen, different, STATE, {}, changed, False)
 
 
 def verdict(seen: Outcome, level: str = "L2", unproven: str | None = None,

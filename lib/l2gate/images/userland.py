@@ -41,7 +41,10 @@ _L1_MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "squashfs")
 LINUX = (
     "console=ttyS0 loglevel=5 panic=-1 oops=panic net.ifnames=0 8250.nr_uarts=1 "
     "tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1 "
-    "nokaslr mitigations=off rodata=off init_on_alloc=0 lsm= audit=0 ipv6.disable=1"
+    "nokaslr mitigations=off rodata=off init_on_alloc=0 lsm= audit=0 ipv6.disable=1 "
+    # A jitter measurement, the tracers' names, a power hint, the certificates of signed modules.
+    "initcall_blacklist=jent_mod_init,trace_eval_init,init_kprobe_trace,intel_epb_init,"
+    "load_system_certificate_list"
 )
 
 #: Where L1's and L2's own files lie inside the image.

@@ -68,7 +68,7 @@ class Outcome:
     outcomes: tuple[tuple[str | None, int], ...]
     first_different: int | None
     before: VcpuState
-    after: VcpuState
+    events_after: dict[str, Any]
     changed: tuple[str, ...]
     undone: bool
 
@@ -94,7 +94,7 @@ class Outcome:
             outcomes=tuple((o["name"], o["count"]) for o in answer["outcomes"]),
             first_different=answer["first_different"],
             before=VcpuState(answer["before"]),
-            after=VcpuState(answer["after"]),
+            events_after=answer["events_after"],
             changed=tuple(answer["changed"]),
             undone=answer["undone"],
         )

@@ -245,7 +245,7 @@ def _proof(
         "unchanged": not outcome.changed,
         "changed": list(outcome.changed),
         "events_before": outcome.before.events,
-        "events_after": outcome.after.events,
+        "events_after": outcome.events_after,
         "outcomes": [{"errno": errno, "count": count} for errno, count in outcome.outcomes],
         "liveness": {
             "l1": liveness.l1,
