@@ -97,6 +97,23 @@ def read_timeline(path: Path) -> list[Event]:
     return [Event.from_json(line) for line in whole.splitlines()]
 
 
+class Follower:
+    """Reads a growing timeline file piece by piece."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._at = path, 0
+
+    def new(self) -> list[Event]:
+        """What has come since the last call; an unfinished last line is left for the next."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as handle:
+            handle.seek(self._at)
+            whole, newline, _ = handle.read().rpartition(b"\n")
+        self._at += len(whole) + len(newline)
+        return [Event.from_json(line.decode()) for line in whole.splitlines()]
+
+
 def timeline_from_environment() -> Timeline:
     """The job's timeline, as the job plug-in announced it to this process."""
     path = os.environ.get(TIMELINE_VARIABLE)

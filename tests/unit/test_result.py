@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from l2gate.events import Event
 from l2gate.report.result import assemble, exit_code, nothing_proven, sentence
 
@@ -11,10 +12,21 @@ TEST = "RefusedWhileL2IsActive.test_every_exception"
 FINISHED = {"tests": [{"name": f"t.py:{TEST}", "status": "PASS"}]}
 
 
-def case(verdict: str = "pass", level: str = "L2", expected: str | None = "EINVAL") -> Event:
-    data = {"test": TEST, "vector": 13, "active_level": level, "expected_errno": expected,
-            "verdict": verdict, "reason": "r"}  # fmt: skip
+def case(
+    verdict: str = "pass",
+    level: str = "L2",
+    expected: str | None = "EINVAL",
+    injected: bool = True,
+    vector: int = 13,
+) -> Event:
+    data = {"test": TEST, "vector": vector, "error_code": 0, "injected": injected, "repeat": 1,
+            "active_level": level, "expected_errno": expected, "verdict": verdict, "reason": "r",
+            "seconds": 0.1}  # fmt: skip
     return Event("L0", "case", "c", data=data)
+
+
+#: A refusal with both of its controls.
+PROOF = [case(), case(level="L1", expected=None), case(expected=None, injected=False)]
 
 
 def said(verdict: str) -> Event:
@@ -31,17 +43,28 @@ def judged(events: list[Event], avocado: dict[str, Any] | None = FINISHED) -> tu
 
 
 def test_a_proven_refusal_and_a_finished_job_are_green() -> None:
-    assert judged([case(), said("pass")]) == ("pass", 0)
+    assert judged([*PROOF, said("pass")]) == ("pass", 0)
+
+
+@pytest.mark.parametrize("missing", [1, 2])
+def test_a_refusal_without_a_control_is_inconclusive(missing: int) -> None:
+    events = [event for index, event in enumerate(PROOF) if index != missing]
+    assert judged([*events, said("pass")]) == ("inconclusive", 3)
+    assert nothing_proven(events)
+
+
+def test_what_is_refused_always_proves_nothing() -> None:
+    assert judged([case(vector=2), case(vector=32), said("pass")]) == ("inconclusive", 3)
 
 
 def test_a_job_that_died_half_way_is_not_green() -> None:
-    assert judged([case(), said("pass")], None) == ("infra-error", 2)
+    assert judged([*PROOF, said("pass")], None) == ("infra-error", 2)
 
 
 def test_a_test_that_avocado_interrupted_is_not_green() -> None:
     stopped = {"tests": [{"name": f"t.py:{TEST}", "status": "INTERRUPTED"}]}
-    assert judged([case(), said("pass")], stopped) == ("infra-error", 2)
-    assert judged([case()], stopped) == ("infra-error", 2)
+    assert judged([*PROOF, said("pass")], stopped) == ("infra-error", 2)
+    assert judged(PROOF, stopped) == ("infra-error", 2)
 
 
 def test_a_failing_case_outweighs_everything() -> None:
@@ -58,7 +81,7 @@ def test_nothing_proven_is_not_green() -> None:
     assert judged([said("skip")]) == ("skip", 3)
     assert judged([case("inconclusive"), said("inconclusive")]) == ("inconclusive", 3)
     assert nothing_proven([case("fail"), case(level="L1", expected="EINVAL")])
-    assert not nothing_proven([case()])
+    assert not nothing_proven(PROOF)
 
 
 def test_the_sentence_is_found_in_avocado_s_name() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -104,11 +105,18 @@ class Session:
         facts = self.facts
         kill_half_way(self._l0, facts.helper, facts.qemu_pid, times, deadline)
 
+    def deliver(self, vector: int, wanted: str | None, seen: str | None) -> None:
+        """Record what became of an exception that KVM accepted while L1 was active."""
+        data = {"test": self.test, "vector": vector, "wanted": wanted, "seen": seen}
+        text = f"{label(vector, None)} reached L1 as {seen or 'nothing'}"
+        self.timeline.record(Event("L1", "delivery", text, data=data))
+
     def expect_signal(self, victim: Victim, vector: int, signal: str) -> None:
         """Judge whether the accepted exception reached ``victim`` as ``signal``."""
         if self.judgements[-1][1].verdict is not Verdict.PASS:
             return
         seen = victim.wait_signal()
+        self.deliver(vector, signal, seen.signal if seen else None)
         if seen is not None and (seen.signal, seen.vector) == (signal, vector):
             self.note(f"{label(vector, None)} reached a process of L1 as {signal}")
             return
@@ -133,6 +141,7 @@ class Session:
 
     @contextmanager
     def _frozen(self, level: str, unproven: Callable[[VcpuState], str | None]) -> Iterator[Frozen]:
+        start = time.monotonic()
         self._catch(level, unproven)
         frozen = Frozen(self, level, unproven)
         try:
@@ -140,8 +149,9 @@ class Session:
         finally:
             self._qmp("cont")
         liveness = self._liveness(frozen)
+        each = (time.monotonic() - start) / max(1, len(frozen.outcomes))
         for outcome in frozen.outcomes:
-            self._conclude(frozen, outcome, liveness)
+            self._conclude(frozen, outcome, liveness, each)
 
     def _catch(self, level: str, unproven: Callable[[VcpuState], str | None]) -> None:
         deadline = self.budget.deadline(f"the vCPU is caught in {level}", _FREEZE_SECONDS)
@@ -173,7 +183,9 @@ class Session:
             self.l2.clear()
         return Liveness(True, state.alive, (before, state.heartbeat), state.hits, state.why)
 
-    def _conclude(self, frozen: Frozen, outcome: Outcome, liveness: Liveness) -> None:
+    def _conclude(
+        self, frozen: Frozen, outcome: Outcome, liveness: Liveness, seconds: float
+    ) -> None:
         unproven = frozen.unproven(outcome)
         judgement = judge(outcome, frozen.level, unproven, liveness)
         request = outcome.request
@@ -192,6 +204,7 @@ class Session:
             "seen_errno": outcome.errno,
             "verdict": judgement.verdict.value,
             "reason": judgement.reason,
+            "seconds": round(seconds, 3),
             "proof": _proof(self, frozen, outcome, unproven, liveness),
         }
         self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))

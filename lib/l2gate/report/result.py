@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from l2gate.contract.judge import Verdict
 from l2gate.errors import UsageError
 from l2gate.events import Event
+from l2gate.injection.vectors import EXCEPTIONS
 
 SCHEMA_VERSION = 1
 
@@ -45,13 +47,17 @@ class Result:
     - ``host``: spec, emulator, cpu_vendor, cpu_model, kvm_module, nested, release (of L0).
     - ``kernel``: spec, release, description.
     - ``contract``: name (refuse or payload), why it holds, the commit that decides it.
-    - ``seconds``: wall seconds per phase (prepare, host, l1, connect, l2, tests, teardown, total);
-      phases that come once per test are summed.
+    - ``seconds``: wall seconds per phase (prepare, host, l1, connect, l2, tests, injection,
+      teardown, total); phases that come once per test are summed, injection is the median of one
+      injection with its proof.
     - ``tests``: each test's name, verdict, reason.
     - ``cases``: one entry per injection: test, path, vector, error_code (null: none), injected,
-      repeat, active_level, expected_errno and seen_errno (null: accepted), verdict, reason, and
-      proof: guest_mode, how (L2 was shown to be active), cr3, rip, marker (R15), unchanged,
-      changed, events_before, events_after, outcomes, liveness (l1, l2, l2_heartbeat, hits).
+      repeat, active_level, expected_errno and seen_errno (null: accepted), verdict, reason,
+      seconds, and proof: guest_mode, how (L2 was shown to be active), cr3, rip, marker (R15),
+      unchanged, changed, events_before, events_after, outcomes, liveness (l1, l2, l2_heartbeat,
+      hits).
+    - ``deliveries``: what became of an exception accepted while L1 was active: test, vector, wanted
+      and seen signal (null: none).
     - ``logs``: the folder with consoles, timeline and test logs.
     """
 
@@ -63,6 +69,7 @@ class Result:
     seconds: dict[str, float]
     tests: list[TestResult]
     cases: list[dict[str, Any]]
+    deliveries: list[dict[str, Any]] = field(default_factory=list)
     mend: str = ""
     logs: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -73,6 +80,9 @@ class Result:
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_text(json.dumps(asdict(self), indent=1) + "\n")
         draft.replace(path)
+
+
+_RUN_ALL = "run all of tests/injection"
 
 
 def assemble(
@@ -102,6 +112,7 @@ def assemble(
         seconds=seconds,
         tests=tests,
         cases=cases,
+        deliveries=[event.data for event in events if event.kind == "delivery"],
         logs=logs,
         settings=settings,
     )
@@ -116,16 +127,40 @@ def exit_code(result: Result, events: list[Event]) -> int:
 
 
 def nothing_proven(events: list[Event]) -> bool:
-    """Whether no case with L2 active passed: such a job is not green."""
-    return not any(_proves(event.data) for event in events if event.kind == "case")
+    """Whether no refusal with L2 active was proven: such a job is not green."""
+    return not _proven([event.data for event in events if event.kind == "case"])
 
 
-def _proves(case: dict[str, Any]) -> bool:
-    return (
-        case["active_level"] == "L2"
+def _refusals(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The passing refusals of exceptions while L2 is active: what the commit is about.
+
+    What is no exception (vector 2, beyond 31) is refused whoever is active and proves nothing.
+    """
+    return [
+        case
+        for case in cases
+        if case["active_level"] == "L2"
+        and case["vector"] in EXCEPTIONS
         and case["expected_errno"] is not None
         and case["verdict"] == Verdict.PASS
-    )
+    ]
+
+
+def _proven(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that have both controls: the same struct accepted while L1 is active, and injected=0
+    accepted while L2 is active. Without them a refusal would say nothing about L2."""
+    accepted = [c for c in cases if c["expected_errno"] is None and c["verdict"] == Verdict.PASS]
+    in_l1 = {
+        (c["vector"], c["error_code"])
+        for c in accepted
+        if c["active_level"] == "L1" and c["injected"]
+    }
+    without = {c["vector"] for c in accepted if c["active_level"] == "L2" and not c["injected"]}
+    return [
+        case
+        for case in _refusals(cases)
+        if (case["vector"], case["error_code"]) in in_l1 and case["vector"] in without
+    ]
 
 
 def _overall(
@@ -150,10 +185,17 @@ def _overall(
                 return worst, f"{test.name}: {test.reason}", ""
     if tests and all(test.verdict == Verdict.SKIP for test in tests):
         return Verdict.SKIP, tests[0].reason, ""
-    if not any(_proves(case) for case in cases):
-        return Verdict.INCONCLUSIVE, "no refusal was proven while L2 was active", ""
-    refused = sum(_proves(case) for case in cases)
-    return Verdict.PASS, f"{len(cases)} cases, {refused} proven refusals while L2 was active", ""
+    proven, refused = len(_proven(cases)), len(_refusals(cases))
+    if not refused:
+        return Verdict.INCONCLUSIVE, "no refusal was proven while L2 was active", _RUN_ALL
+    if proven < refused:
+        return (
+            Verdict.INCONCLUSIVE,
+            f"{refused - proven} of {refused} refusals lack their control: the same struct "
+            "accepted while L1 is active, and injected=0 accepted while L2 is active",
+            _RUN_ALL,
+        )
+    return Verdict.PASS, f"{len(cases)} cases, {proven} proven refusals while L2 was active", ""
 
 
 def _tests(events: list[Event], avocado: dict[str, Any] | None) -> list[TestResult]:
@@ -199,4 +241,11 @@ def _seconds(events: list[Event]) -> dict[str, float]:
         phase = event.data.get("phase") if event.kind == "end" else None
         if phase and event.seconds is not None:
             totals[phase] = round(totals.get(phase, 0.0) + event.seconds, 3)
+    ends = [event.at for event in events if event.kind == "end" and event.data["phase"] == "l1"]
+    verdicts = [event.at for event in events if event.kind == "verdict"]
+    if ends and verdicts:
+        totals["tests"] = round(verdicts[-1] - ends[0], 3)
+    each = [e.data["seconds"] for e in events if e.kind == "case" and e.data["repeat"] == 1]
+    if each:
+        totals["injection"] = round(statistics.median(each), 3)
     return totals

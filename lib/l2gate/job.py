@@ -1,0 +1,110 @@
+"""One Avocado job, followed by its timeline, and the result that it comes to."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from l2gate import settings as options
+from l2gate.bench import BENCH_VARIABLE
+from l2gate.errors import BenchError
+from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Follower, Subscriber, read_timeline
+from l2gate.process import die_with_parent
+from l2gate.report.result import Result, assemble, exit_code, fact
+
+TESTS = "tests/injection"
+
+
+class Job:
+    """A job on ``tests`` (all if there are none), in a process of its own. What it leaves goes to
+    ``folder``, its events to the file ``timeline``. It boots a bench of its own unless ``bench``
+    describes one that is up."""
+
+    def __init__(
+        self,
+        wanted: options.Settings,
+        tests: Sequence[str],
+        folder: Path,
+        timeline: Path,
+        bench: Path | None = None,
+    ) -> None:
+        self._bench = bench
+        self._wanted, self._folder, self._timeline = wanted, folder, timeline
+        self._tests = tests or [str(options.checkout() / TESTS)]
+        self._follower = Follower(timeline)
+        self._follower.new()  # what the caller has recorded it has shown as well
+        self._output = folder / "avocado.log"
+
+    def run(self, progress: Subscriber) -> tuple[Result, int]:
+        """The result and the exit code that it means. Ctrl-C and SIGTERM end the job first."""
+        start = time.monotonic()
+        environment = os.environ | options.to_environment(self._wanted)
+        environment[TIMELINE_VARIABLE] = str(self._timeline)
+        if self._bench:
+            environment[BENCH_VARIABLE] = str(self._bench)
+        command = [sys.executable, "-m", "avocado", "run", *self._tests]
+        # In a session of its own: Ctrl-C reaches it once, from here, not twice.
+        with self._output.open("wb") as output:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=die_with_parent(signal.SIGTERM),
+            )
+        self._follow(process, progress)
+        return self._result(time.monotonic() - start)
+
+    def _follow(self, process: subprocess.Popen[bytes], progress: Subscriber) -> None:
+        def pass_on(number: int, _: Any) -> None:
+            self._broke_off(f"interrupted by {signal.Signals(number).name}")
+            process.send_signal(signal.SIGTERM)
+
+        before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while process.poll() is None:
+                self._show_new(progress)
+                time.sleep(0.1)  # only the screen waits for this
+            self._show_new(progress)
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _show_new(self, progress: Subscriber) -> None:
+        for event in self._follower.new():
+            progress(event)
+
+    def _result(self, seconds: float) -> tuple[Result, int]:
+        found = fact(read_timeline(self._timeline), "job").get("folder")
+        logs = Path(found) if found else None
+        avocado = _results(logs)
+        if avocado is None:
+            last = self._output.read_text(errors="replace").strip().splitlines()[-5:]
+            self._broke_off("\n".join(["the Avocado job broke off:", *last]))
+        if logs:
+            (logs / "l2gate-timeline.jsonl").write_text(self._timeline.read_text())
+        events = read_timeline(self._timeline)
+        result = assemble(events, avocado, self._wanted.to_dict(), seconds, str(logs or "(none)"))
+        return result, exit_code(result, events)
+
+    def _broke_off(self, cause: str) -> None:
+        """The first such event is the one that the result names."""
+        data = {"cause": cause, "mend": "", "exit_code": BenchError.exit_code}
+        FileSink(self._timeline)(Event("controller", "error", cause, data=data))
+
+
+def _results(logs: Path | None) -> dict[str, Any] | None:
+    try:
+        loaded = json.loads((logs / "results.json").read_text()) if logs else None
+    except (OSError, ValueError):
+        return None
+    return loaded if isinstance(loaded, dict) else None
