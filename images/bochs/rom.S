@@ -90,8 +90,11 @@ protected:
 	mov $HANDOVER, %ebx
 	mov END(%ebx), %ecx
 	mov MAGIC(%ebx), %eax
+	test %eax, %eax
+	jz tell
+	mov $AT(words), %esi
 	cmp %eax, (%ecx)
-	jne astray
+	jne say		/* the image is not where it should be */
 	mov %cr4, %eax
 	or $0x20, %eax		/* PAE */
 	mov %eax, %cr4
@@ -106,9 +109,29 @@ protected:
 	mov %eax, %cr0
 	ljmpl $0x10, $AT(long_mode)
 
-/* The image is not where it should be: say so on the serial port, where it is looked for. */
-astray:
-	mov $AT(words), %esi
+/* No image was given: l2gate only wants to know whether this CPU has VMX (CPUID.1:ECX bit 5). */
+tell:
+	mov $1, %eax
+	cpuid
+	mov $AT(vmx), %esi
+	test $0x20, %ecx
+	jnz say
+	mov $AT(no_vmx), %esi
+
+/* Writes the text at esi to the serial port, and stops. */
+say:
+	mov $0x3fb, %edx	/* line control: the divisor is 1, then 8 bits, no parity */
+	mov $0x80, %al
+	outb %al, %dx
+	mov $0x3f9, %edx
+	xor %eax, %eax
+	outb %al, %dx
+	mov $0x3f8, %edx
+	inc %eax
+	outb %al, %dx
+	mov $0x3fb, %edx
+	mov $3, %al
+	outb %al, %dx
 	mov $0x3f8, %edx
 2:	add $5, %edx		/* wait until the line is free */
 	inb %dx, %al
@@ -124,6 +147,10 @@ astray:
 	jmp 3b
 words:
 	.asciz "l2gate: the RAM image went astray\n"
+vmx:
+	.asciz "l2gate: VMX\n"
+no_vmx:
+	.asciz "l2gate: no VMX\n"
 
 	.code64
 long_mode:

@@ -23,10 +23,13 @@ from l2gate.settings import Settings
 #: A CPU with VMX, EPT, unrestricted guest and VMCS shadowing, and as little else as can be.
 _MODEL = "corei7_skylake_x"
 _MEGABYTES = 1536
-#: Instructions in a second of the machine's devices (PIT, ACPI timer).
+#: Instructions in a second of the machine's devices (PIT, ACPI timer, local APIC). Linux is told
+#: the same of the TSC, or it would set one timer by the other and take seven times the ticks.
 _IPS = 700_000_000
 _SECTORS_PER_CYLINDER = 16 * 63
 _ROM_RECIPE = "1"
+_PROBE_RECIPE = "1"
+_PROBE_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -73,28 +76,66 @@ class Bochs:
         return os.environ | ours
 
     def version(self) -> str:
-        """`Bochs 3.0`. Raises MissingPrerequisite if the program is none or lacks the CPU model."""
+        """`Bochs 3.0`. Raises MissingPrerequisite if the program is none, or has no VMX."""
+
+        def make(folder: Path) -> None:
+            version = self._said_version()
+            self._check_vmx(folder)
+            (folder / "version").write_text(version)
+
+        key = cache.digest(_PROBE_RECIPE, self.program, userland.recipe("bochs/rom.S"))
+        return (cache.make("bochs", key, make) / "version").read_text()
+
+    def _said_version(self) -> str:
         try:
             done = subprocess.run(
                 [*self.command, "--help", "cpu"],
                 env=self.environment,
+                stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,
-                timeout=20,
+                timeout=_PROBE_SECONDS,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise MissingPrerequisite(f"{self.program} does not run: {error}", _MEND) from None
-        text = done.stdout + done.stderr
-        found = re.search(r"Bochs x86 Emulator (\S+)", text)
+        found = re.search(r"Bochs x86 Emulator (\S+)", done.stdout + done.stderr)
         if not found:
             raise MissingPrerequisite(f"{self.program} is no Bochs", _MEND)
-        if _MODEL not in text.split():
+        return f"Bochs {found.group(1)}"
+
+    def _check_vmx(self, folder: Path) -> None:
+        """Power on for a moment: our ROM, given no kernel, tells whether the CPU has VMX."""
+        said, log = folder / "serial", folder / "log"
+        config = folder / "bochsrc"
+        lines = [
+            *_common(self, log, said),
+            "memory: host=32, guest=32",
+            f"cpu: model={_MODEL}, ips={_IPS}",
+            "boot: disk",
+        ]
+        config.write_text("\n".join(lines) + "\n")
+        terminal = _Terminal()
+        process = _start(self, config, terminal)
+        deadline = Deadline("Bochs tells whether it has VMX", _PROBE_SECONDS)
+
+        def answer() -> str | None:
+            text = said.read_text(errors="replace") if said.exists() else ""
+            found = re.search(r"l2gate: (\S.*)\n", text)
+            return found.group(1) if found else ("nothing" if process.poll() is not None else None)
+
+        try:
+            heard = deadline.poll(answer)
+        finally:
+            process.kill()
+            process.wait()
+            terminal.close()
+        if heard != "VMX":
+            words = " / ".join(panics(log)) or heard
             raise MissingPrerequisite(
-                f"Bochs {found.group(1)} ({self.program}) has no CPU model {_MODEL}, the one with "
-                "VMX that l2gate needs",
+                f"this Bochs ({self.program}) emulates no VMX: asked for the CPU {_MODEL}, "
+                f"it said: {words}",
                 _MEND,
             )
-        return f"Bochs {found.group(1)}"
 
 
 _MEND = "use a Bochs 3.0 built with VMX, or leave the setting `bochs` empty to use Debian's"
@@ -133,13 +174,50 @@ class _Terminal:
                 pass
 
 
+def _start(bochs: Bochs, config: Path, terminal: _Terminal) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [*bochs.command, "-q", "-f", str(config)],
+        stdin=terminal.slave,
+        stdout=terminal.slave,
+        stderr=terminal.slave,
+        cwd=config.parent,
+        env=bochs.environment,
+        start_new_session=True,
+        preexec_fn=die_with_parent(),
+    )
+
+
+def _common(bochs: Bochs, log: Path, console: Path) -> list[str]:
+    """The lines of every configuration: display, ROMs, log, serial port."""
+    return [
+        "plugin_ctrl: unmapped=1, biosdev=1, speaker=0, extfpuirq=1, parallel=0, serial=1, "
+        "gameport=0, iodebug=0, e1000=1",
+        "config_interface: textconfig",
+        "display_library: term",
+        "vga: update_freq=1",
+        f"romimage: file={bochs.root}/usr/share/bochs/BIOS-bochs-latest, options=fastboot",
+        f"vgaromimage: file={rom()}",
+        "clock: sync=none, time0=utc",
+        f"log: {log}",
+        "panic: action=fatal",
+        "error: action=ignore",
+        f"com1: enabled=1, mode=file, dev={console}",
+    ]
+
+
+def panics(log: Path) -> list[str]:
+    """The first of Bochs' panics in its log: what it says last is only that it ends."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return [line for line in lines if re.match(r"\d+p\[", line)][:3]
+
+
 class BochsHost(EmulatedHost):
     """Bochs: one emulated Intel CPU, PIIX IDE, e1000 behind slirp; the kernel is in RAM."""
 
     spec = "emulated-intel"
     slowness = 12.0
-    #: TSC: the CPU model says 3.5 GHz, and each wait by it would last 3.5 G instructions a second.
-    command_line = EmulatedHost.command_line + " tsc_early_khz=700000"
+    #: The CPU model says 3.5 GHz: each second of a wait would last 3.5 G instructions.
+    command_line = f"{EmulatedHost.command_line} tsc_early_khz={_IPS // 1000}"
     _terminal: _Terminal | None = None
     _port = 0
 
@@ -152,16 +230,7 @@ class BochsHost(EmulatedHost):
         config = self.private / "bochsrc"
         config.write_text(self._config(bochs))
         self._terminal = _Terminal()
-        return subprocess.Popen(
-            [*bochs.command, "-q", "-f", str(config)],
-            stdin=self._terminal.slave,
-            stdout=self._terminal.slave,
-            stderr=self._terminal.slave,
-            cwd=self.private,
-            env=bochs.environment,
-            start_new_session=True,
-            preexec_fn=die_with_parent(),
-        )
+        return _start(bochs, config, self._terminal)
 
     def _config(self, bochs: Bochs) -> str:
         memory = self.private / "l0-ram"
@@ -177,23 +246,11 @@ class BochsHost(EmulatedHost):
         self._port = _free_port()
         forward = f"hostfwd = tcp:127.0.0.1:{self._port}-:22"
         network.write_text(f"# slirp config\nrestricted = 1\n{forward}\n")
-        shown = bochs.root / "usr/share/bochs/BIOS-bochs-latest"
         lines = [
-            "plugin_ctrl: unmapped=1, biosdev=1, speaker=0, extfpuirq=1, parallel=0, serial=1, "
-            "gameport=0, iodebug=0, e1000=1",
-            "config_interface: textconfig",
-            "display_library: term",
-            "vga: update_freq=1",
+            *_common(bochs, self.emulator_log, self._console.log),
             f"memory: host={_MEGABYTES}, guest={_MEGABYTES}, block_size={ramboot.BLOCK >> 10}",
-            f"romimage: file={shown}, options=fastboot",
-            f"vgaromimage: file={rom()}",
             f"optramimage1: file={memory}, address=0",
             f"cpu: model={_MODEL}, ips={_IPS}",
-            "clock: sync=none, time0=utc",
-            f"log: {self.emulator_log}",
-            "panic: action=fatal",
-            "error: action=ignore",
-            f"com1: enabled=1, mode=file, dev={self._console.log}",
             "pci: enabled=1, chipset=i440fx, slot1=e1000",
             f"e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=slirp, script={network}",
             "boot: disk",
@@ -226,10 +283,7 @@ class BochsHost(EmulatedHost):
         return self._port
 
     def _last_words(self) -> list[str]:
-        """Bochs' panics, which say more than what it wrote last."""
-        lines = super()._last_words()
-        panics = [line for line in self._log_lines() if re.match(r"\d+p\[", line)]
-        return panics[:3] or lines
+        return panics(self.emulator_log) or super()._last_words()
 
     def close(self) -> None:
         super().close()
