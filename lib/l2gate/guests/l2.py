@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import os
 import shlex
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -16,6 +16,9 @@ from l2gate.images import userland
 
 _START_SECONDS = 20
 _ANSWER_SECONDS = 12
+
+#: Where the Linux L2's QEMU has its serial port, its process id and its last words, in L1.
+_SERIAL, _PID, _WORDS = "/run/l2gate/l2-serial", "/run/l2gate/l2.pid", "/run/l2gate/l2.log"
 
 
 @dataclass(frozen=True)
@@ -81,65 +84,86 @@ class TinyL2(L2Guest):
 class LinuxL2(L2Guest):
     """A Linux guest under QEMU in L1, which answers each line on its serial port.
 
-    Its one serial port carries the conversation only: its kernel has no console.
+    Its boot is dear, so it outlives the session: the next one finds it by its socket, and starts a
+    new one only if it does not answer. It ends with L1. Its one serial port carries the
+    conversation only: its kernel has no console.
     """
 
     marks = NO_MARKS
 
-    def __init__(self, connection: Connection, budget: Budget) -> None:
-        self._budget = budget
-        self._count = 0
-        deadline = budget.deadline("the Linux L2 boots", _START_SECONDS * 2)
-        self._connection = connection
-        run = f"echo $$; exec {shlex.join(self._command())}"
-        self._remote: Remote = connection.start(["sh", "-c", run], deadline)
+    def __init__(self, connection: Connection, helper: str, budget: Budget) -> None:
+        self._connection, self._helper, self._budget = connection, helper, budget
+        self._remote: Remote | None = None
+        self._asked = 0
+        self._count: int | None = None
+        if not self._attached():
+            self._start()
+
+    def advance(self) -> L2State:
+        before = self._count
         try:
-            self._pid = int(self._remote.read_line(deadline))
-            while "l2gate: ready" not in self._remote.read_line(deadline):
-                pass
-        except BaseException:
+            self._count, spinner = self._ping()
+        except (HelperError, BenchError) as error:
+            return L2State(False, before or 0, (), str(error))
+        alive = spinner and (before is None or self._count == before + 1)
+        why = "" if alive else f"answer {self._count} after {before}, its process alive: {spinner}"
+        return L2State(alive, self._count, (), why)
+
+    def clear(self) -> None:
+        """A Linux guest records no hits: a hit process dies, and its answers tell."""
+
+    def close(self) -> None:
+        """Let go of the serial port; the guest goes on."""
+        if self._remote:
             self._remote.close()
-            raise
+
+    def _attached(self) -> bool:
+        """Whether there is one that answers as it should."""
+        deadline = self._budget.deadline("looking for a Linux L2", _ANSWER_SECONDS)
+        if self._connection.run(f"test -S {_SERIAL}", deadline, check=False).status:
+            return False
+        self._remote = self._connection.start([self._helper, "bridge", "--unix", _SERIAL], deadline)
+        return self.advance().alive
+
+    def _start(self) -> None:
+        self.close()
+        self._count = None
+        deadline = self._budget.deadline("the Linux L2 boots", _START_SECONDS * 2)
+        # An earlier one that does not answer is ended by its process id.
+        end = f"test -f {_PID} && kill -9 $(cat {_PID}); rm -f {_PID} {_SERIAL}"
+        start = f"exec {shlex.join(self._command())} </dev/null >/dev/null 2>{_WORDS}"
+        # In a session of its own, or it would end with the SSH channel that started it.
+        self._connection.run(f"{end}; setsid sh -c {shlex.quote(start)} &", deadline)
+        wire = [self._helper, "bridge", "--unix", _SERIAL, "--within", str(int(deadline.seconds))]
+        self._remote = self._connection.start(wire, deadline)
+        while "l2gate: ready" not in self._remote.read_line(deadline):
+            pass
+
+    def _ping(self) -> tuple[int, bool]:
+        """L2's count of its answers, and whether its spinning process is alive."""
+        assert self._remote is not None
+        self._asked += 1
+        word = f"ping-{os.getpid()}-{self._asked}"
+        deadline = self._budget.deadline("the Linux L2 answers", _ANSWER_SECONDS)
+        self._remote.send(word)
+        while True:
+            fields = self._remote.read_line(deadline).split()
+            if fields[:2] == ["answer", word]:
+                return int(fields[2].partition("=")[2]), fields[3] == "spinner=yes"
 
     @staticmethod
     def _command() -> list[str]:
-        machine = "microvm,acpi=off,pcie=off,rtc=off,pic=on,pit=off,isa-serial=on"
+        machine = "microvm,acpi=off,pcie=off,rtc=on,pic=on,pit=off,isa-serial=on"
         words = [userland.QEMU_SMALL, "-nodefaults", "-no-user-config", "-display", "none"]
         words += ["-no-reboot", "-M", machine, "-L", "/usr/share/seabios", "-L", "/usr/share/qemu"]
         words += ["-enable-kvm", "-cpu", "host", "-m", "160", "-kernel", userland.L1_KERNEL]
-        words += ["-initrd", userland.L2_INITRD, "-serial", "stdio"]
-        words += ["-append", "quiet console= panic=-1 nokaslr mitigations=off tsc=reliable "
-                  "no_timer_check cryptomgr.notests lpj=4000000"]  # fmt: skip
+        words += ["-initrd", userland.L2_INITRD, "-pidfile", _PID]
+        words += ["-chardev", f"socket,id=serial,path={_SERIAL},server=on,wait=on"]
+        words += ["-serial", "chardev:serial"]
+        words += ["-append", f"quiet console= panic=-1 {userland.LEAN} noxsave lpj=4000000"]
         return words
-
-    def advance(self) -> L2State:
-        self._count += 1
-        deadline = self._budget.deadline("the Linux L2 answers", _ANSWER_SECONDS)
-        try:
-            self._remote.send(f"ping-{self._count}")
-            while not (line := self._remote.read_line(deadline)).startswith("answer "):
-                pass
-        except (HelperError, BenchError) as error:
-            return L2State(False, self._count, (), str(error))
-        expected = f"answer ping-{self._count} count={self._count} spinner=yes"
-        alive = line.strip() == expected
-        return L2State(alive, self._count, (), "" if alive else f"it said {line.strip()!r}")
-
-    def clear(self) -> None:
-        """A Linux guest records no hits: a hit process dies, and `spinner=no` tells."""
-
-    def close(self) -> None:
-        """End QEMU in L1: unlike a program of ours it does not end with its stdin."""
-        deadline = self._budget.deadline("the Linux L2's QEMU ends", _ANSWER_SECONDS)
-        with contextlib.suppress(BenchError):
-            self._connection.run(
-                f"kill {self._pid} && while kill -0 {self._pid} 2>/dev/null; do :; done",
-                deadline,
-                check=False,
-            )
-        self._remote.close()
 
 
 def start_l2(kind: str, connection: Connection, helper: str, budget: Budget) -> L2Guest:
     """The L2 that the setting `l2` names."""
-    return TinyL2(connection, helper, budget) if kind == "tiny" else LinuxL2(connection, budget)
+    return (TinyL2 if kind == "tiny" else LinuxL2)(connection, helper, budget)

@@ -36,16 +36,18 @@ _FIRMWARE = (
 #: What L1 needs beside its KVM: its disks and its network on virtio-mmio.
 _L1_MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "squashfs")
 
-#: The kernel command line of L0 and L1. loglevel=5 shows a WARN and what is worse; the rest keeps
-#: the kernel from doing what costs an emulated CPU seconds and has nothing to do with KVM.
-LINUX = (
-    "console=ttyS0 loglevel=5 panic=-1 oops=panic net.ifnames=0 8250.nr_uarts=1 "
+#: What keeps a kernel of any level from doing what costs an emulated CPU seconds and has nothing to
+#: do with KVM.
+LEAN = (
     "tsc=reliable no_timer_check random.trust_cpu=on cryptomgr.notests rcupdate.rcu_expedited=1 "
     "nokaslr mitigations=off rodata=off init_on_alloc=0 lsm= audit=0 ipv6.disable=1 "
     # A jitter measurement, the tracers' names, a power hint, the certificates of signed modules.
     "initcall_blacklist=jent_mod_init,trace_eval_init,init_kprobe_trace,intel_epb_init,"
     "load_system_certificate_list"
 )
+
+#: The kernel command line of L0 and L1. loglevel=5 shows a WARN and what is worse.
+LINUX = f"console=ttyS0 loglevel=5 panic=-1 oops=panic net.ifnames=0 8250.nr_uarts=1 {LEAN}"
 
 #: Where L1's and L2's own files lie inside the image.
 L1_KERNEL = "/boot/guest/vmlinux"

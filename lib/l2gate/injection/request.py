@@ -53,6 +53,17 @@ class VcpuState:
         return int(self.raw["regs"]["r15"], 16)
 
     @property
+    def in_flight(self) -> str | None:
+        """The event that KVM is about to deliver, or None.
+
+        A vCPU can take one event at an entry. KVM delivers the exception, and forgets the
+        interrupt at the next exit (svm.c, vmx.c: *_complete_interrupts): in service at the local
+        APIC and never ended, it would hold back every later one.
+        """
+        kinds = ("exception", "interrupt", "nmi")
+        return next((kind for kind in kinds if self.events[f"{kind}.injected"]), None)
+
+    @property
     def events(self) -> dict[str, Any]:
         events: dict[str, Any] = self.raw["events"]
         return events

@@ -237,6 +237,8 @@ def _not_l2(state: VcpuState, marks: Marks) -> str | None:
 def _not_l1(state: VcpuState, marks: Marks) -> str | None:
     if state.guest_mode:
         return "KVM_GET_NESTED_STATE says guest mode"
+    if state.in_flight:  # what is injected beside it would cost L1 that event
+        return f"an {state.in_flight} is on its way"
     return marks.missing(state)
 
 
