@@ -13,11 +13,13 @@ RUFF := $(VENV)/bin/ruff
 STAMP := $(VENV)/.l2gate-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup apt venv images run test lint unit clean distclean
+.PHONY: help setup apt venv images run test compare bench soak lint unit clean distclean
 
 help:
 	@echo 'make run    all set-up, then ask KERNEL ($(KERNEL)); also HOST, EXPECT, L2, JSON'
 	@echo 'make test   all set-up, then lint, unit tests and the system tests both ways'
+	@echo 'make compare  all set-up, then the same cases on the Intel and on the AMD host, side by side'
+	@echo 'make bench    where the seconds go, over N (3) runs on each host; make soak: N (50) runs'
 	@echo 'make setup  apt + venv + images: after it nothing is fetched any more'
 	@echo 'make apt    Debian packages: the only step that changes the machine (root or sudo)'
 	@echo 'make venv   .venv from requirements.txt'
@@ -60,9 +62,17 @@ images: venv
 run: setup
 	@$(L2GATE) run $(ARGUMENTS)
 
+# Side by side, one on each core, up to four: an emulator keeps one core busy.
 test: setup lint
 	@$(VENV)/bin/python -m pytest -c lib/pyproject.toml --rootdir . -p no:cacheprovider -v \
-	  --durations=0 --durations-min=5 tests/unit tests/contract
+	  -n auto --maxprocesses 4 --dist worksteal --durations=0 --durations-min=5 \
+	  tests/contract tests/unit
+
+compare: setup
+	@$(L2GATE) compare --kernel '$(KERNEL)'
+
+bench soak: setup
+	@$(L2GATE) $@ $(ARGUMENTS) $(if $(N),--runs '$(N)')
 
 unit: venv
 	@$(VENV)/bin/python -m pytest -c lib/pyproject.toml --rootdir . -p no:cacheprovider tests/unit
