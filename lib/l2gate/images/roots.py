@@ -7,6 +7,7 @@ mmdebstrap takes by itself, and verified against the archive's keys.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -128,7 +129,9 @@ def _unpack(suite: Suite, folder: Path) -> None:
     errors = folder.parent / f".{folder.name}.log"
     try:
         with errors.open("wb") as log:
-            source = subprocess.Popen(debstrap, stdout=subprocess.PIPE, stderr=log)
+            # The suite's own initramfs is never booted, and takes a quarter of the time to make.
+            quick = os.environ | {"INITRD": "No"}
+            source = subprocess.Popen(debstrap, stdout=subprocess.PIPE, stderr=log, env=quick)
             sink = subprocess.run(untar, stdin=source.stdout, stderr=log)
             assert source.stdout is not None
             source.stdout.close()

@@ -1,0 +1,34 @@
+"""The differential: what is known to differ is told from what is a finding."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from l2gate.compare import NOT_RUN, rows
+
+
+def result(errno: str | None, vector: int = 13, delivered: str | None = None) -> dict[str, Any]:
+    case = {"vector": vector, "error_code": None, "injected": True, "repeat": 1,
+            "active_level": "L2", "seen_errno": errno, "proof": {"unchanged": True}}  # fmt: skip
+    return {"cases": [case], "deliveries": [{"vector": 3, "seen": delivered}]}
+
+
+def test_the_same_outcome_agrees() -> None:
+    assert all(row.judgement == "agree" for row in rows([result("EINVAL"), result("EINVAL")]))
+
+
+def test_another_errno_is_a_finding() -> None:
+    case = rows([result("EINVAL"), result(None)])[0]
+    assert case.outcomes == ("EINVAL", "accepted")
+    assert case.judgement.startswith("FINDING")
+
+
+def test_what_is_known_of_svm_is_explained() -> None:
+    told = rows([result("EINVAL", delivered="SIGTRAP"), result("EINVAL")])[-1]
+    assert told.judgement.startswith("differ, as known")
+
+
+def test_a_case_that_one_host_did_not_run_is_a_finding() -> None:
+    table = rows([result("EINVAL", vector=13), result("EINVAL", vector=14)])
+    assert NOT_RUN in table[0].outcomes
+    assert table[0].judgement.startswith("FINDING")
