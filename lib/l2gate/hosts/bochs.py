@@ -2,213 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
-import re
 import socket
 import subprocess
-import threading
-from dataclasses import dataclass
 from pathlib import Path
 
 from l2gate.deadline import Deadline
-from l2gate.errors import BenchError, MissingPrerequisite
+from l2gate.errors import BenchError
 from l2gate.hosts import ramboot
+from l2gate.hosts.bochsprogram import IPS, MODEL, Bochs, Terminal, common, panics, start
 from l2gate.hosts.emulated import EmulatedHost
-from l2gate.images import cache, roots, userland
-from l2gate.process import die_with_parent, run
 from l2gate.settings import Settings
 
-#: A CPU with VMX, EPT, unrestricted guest and VMCS shadowing, and as little else as can be.
-_MODEL = "corei7_skylake_x"
 _MEGABYTES = 1536
-#: Instructions in a second of the machine's devices (PIT, ACPI timer, local APIC). Linux is told
-#: the same of the TSC, or it would set one timer by the other and take seven times the ticks.
-_IPS = 700_000_000
 _SECTORS_PER_CYLINDER = 16 * 63
-_ROM_RECIPE = "1"
-_PROBE_RECIPE = "1"
-_PROBE_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Bochs:
-    """A Bochs program, and the ROMs and plug-ins that it runs with."""
-
-    program: Path
-    root: Path
-    own: bool
-
-    @classmethod
-    def find(cls, settings: Settings) -> Bochs:
-        """The one that the setting `bochs` names, or Debian trixie's from the suite root.
-
-        Raises MissingPrerequisite if it is not there.
-        """
-        root = roots.find(roots.SUITES[0]).path
-        if not settings.bochs:
-            return cls(root / "usr/bin/bochs-bin", root, own=False)
-        program = Path(settings.bochs).expanduser()
-        if not os.access(program, os.X_OK) or program.is_dir():
-            raise MissingPrerequisite(
-                f"bochs = {settings.bochs}: there is no such program",
-                "name a Bochs binary, or leave it out to use Debian's",
-            )
-        return cls(program.resolve(), root, own=True)
-
-    @property
-    def command(self) -> list[str]:
-        """Debian trixie's binary runs with trixie's own libraries, whatever this machine has."""
-        if self.own:
-            return [str(self.program)]
-        libraries = self.root / "usr/lib/x86_64-linux-gnu"
-        loader = self.root / "lib64/ld-linux-x86-64.so.2"
-        return [str(loader), "--library-path", str(libraries), str(self.program)]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        ours = {"TERM": "vt100", "BXSHARE": str(self.root / "usr/share/bochs")}
-        ours["TERMINFO_DIRS"] = f"{self.root}/lib/terminfo:{self.root}/usr/share/terminfo"
-        if not self.own:
-            plugins = self.root / "usr/lib/x86_64-linux-gnu/bochs/plugins"
-            ours["LTDL_LIBRARY_PATH"] = str(plugins)
-        return os.environ | ours
-
-    def version(self) -> str:
-        """`Bochs 3.0`. Raises MissingPrerequisite if the program is none, or has no VMX."""
-
-        def make(folder: Path) -> None:
-            version = self._said_version()
-            self._check_vmx(folder)
-            (folder / "version").write_text(version)
-
-        key = cache.digest(_PROBE_RECIPE, self.program, userland.recipe("bochs/rom.S"))
-        return (cache.make("bochs", key, make) / "version").read_text()
-
-    def _said_version(self) -> str:
-        try:
-            done = subprocess.run(
-                [*self.command, "--help", "cpu"],
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=_PROBE_SECONDS,
-            )
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise MissingPrerequisite(f"{self.program} does not run: {error}", _MEND) from None
-        found = re.search(r"Bochs x86 Emulator (\S+)", done.stdout + done.stderr)
-        if not found:
-            raise MissingPrerequisite(f"{self.program} is no Bochs", _MEND)
-        return f"Bochs {found.group(1)}"
-
-    def _check_vmx(self, folder: Path) -> None:
-        """Power on for a moment: our ROM, given no kernel, tells whether the CPU has VMX."""
-        said, log = folder / "serial", folder / "log"
-        config = folder / "bochsrc"
-        lines = [
-            *_common(self, log, said),
-            "memory: host=32, guest=32",
-            f"cpu: model={_MODEL}, ips={_IPS}",
-            "boot: disk",
-        ]
-        config.write_text("\n".join(lines) + "\n")
-        terminal = _Terminal()
-        process = _start(self, config, terminal)
-        deadline = Deadline("Bochs tells whether it has VMX", _PROBE_SECONDS)
-
-        def answer() -> str | None:
-            text = said.read_text(errors="replace") if said.exists() else ""
-            found = re.search(r"l2gate: (\S.*)\n", text)
-            return found.group(1) if found else ("nothing" if process.poll() is not None else None)
-
-        try:
-            heard = deadline.poll(answer)
-        finally:
-            process.kill()
-            process.wait()
-            terminal.close()
-        if heard != "VMX":
-            words = " / ".join(panics(log)) or heard
-            raise MissingPrerequisite(
-                f"this Bochs ({self.program}) emulates no VMX: asked for the CPU {_MODEL}, "
-                f"it said: {words}",
-                _MEND,
-            )
-
-
-_MEND = "use a Bochs 3.0 built with VMX, or leave the setting `bochs` empty to use Debian's"
-
-
-def rom() -> Path:
-    """The machine's ROM, assembled now if its source has changed."""
-    source = userland.recipe("bochs/rom.S")
-
-    def make(folder: Path) -> None:
-        plain, linked = folder / "rom.o", folder / "rom.bin"
-        run(["gcc", "-c", "-o", plain, source], what="assembling the ROM", mend="run `make apt`")
-        run(["ld", "-Ttext=0", "--oformat", "binary", "-o", linked, plain], what="linking the ROM")
-        (folder / "l2gate.rom").write_bytes(ramboot.rom(linked.read_bytes()))
-
-    return cache.make("rom", cache.digest(_ROM_RECIPE, source), make) / "l2gate.rom"
-
-
-class _Terminal:
-    """The pty that Bochs' display wants; what is drawn there is thrown away."""
-
-    def __init__(self) -> None:
-        self._master, self.slave = pty.openpty()
-        self._thread = threading.Thread(target=self._drain, daemon=True, name="Bochs' display")
-        self._thread.start()
-
-    def close(self) -> None:
-        """Call it when Bochs has ended: the last holder of the slave is then this process."""
-        os.close(self.slave)
-        self._thread.join(2.0)
-        os.close(self._master)
-
-    def _drain(self) -> None:
-        with contextlib.suppress(OSError):  # EIO when the slave is closed
-            while os.read(self._master, 65536):
-                pass
-
-
-def _start(bochs: Bochs, config: Path, terminal: _Terminal) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [*bochs.command, "-q", "-f", str(config)],
-        stdin=terminal.slave,
-        stdout=terminal.slave,
-        stderr=terminal.slave,
-        cwd=config.parent,
-        env=bochs.environment,
-        start_new_session=True,
-        preexec_fn=die_with_parent(),
-    )
-
-
-def _common(bochs: Bochs, log: Path, console: Path) -> list[str]:
-    """The lines of every configuration: display, ROMs, log, serial port."""
-    return [
-        "plugin_ctrl: unmapped=1, biosdev=1, speaker=0, extfpuirq=1, parallel=0, serial=1, "
-        "gameport=0, iodebug=0, e1000=1",
-        "config_interface: textconfig",
-        "display_library: term",
-        "vga: update_freq=1",
-        f"romimage: file={bochs.root}/usr/share/bochs/BIOS-bochs-latest, options=fastboot",
-        f"vgaromimage: file={rom()}",
-        "clock: sync=none, time0=utc",
-        f"log: {log}",
-        "panic: action=fatal",
-        "error: action=ignore",
-        f"com1: enabled=1, mode=file, dev={console}",
-    ]
-
-
-def panics(log: Path) -> list[str]:
-    """The first of Bochs' panics in its log: what it says last is only that it ends."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return [line for line in lines if re.match(r"\d+p\[", line)][:3]
 
 
 class BochsHost(EmulatedHost):
@@ -217,8 +24,8 @@ class BochsHost(EmulatedHost):
     spec = "emulated-intel"
     slowness = 12.0
     #: The CPU model says 3.5 GHz: each second of a wait would last 3.5 G instructions.
-    command_line = f"{EmulatedHost.command_line} tsc_early_khz={_IPS // 1000}"
-    _terminal: _Terminal | None = None
+    command_line = f"{EmulatedHost.command_line} tsc_early_khz={IPS // 1000}"
+    _terminal: Terminal | None = None
     _port = 0
 
     @property
@@ -229,8 +36,8 @@ class BochsHost(EmulatedHost):
         bochs = Bochs.find(self.settings)
         config = self.private / "bochsrc"
         config.write_text(self._config(bochs))
-        self._terminal = _Terminal()
-        return _start(bochs, config, self._terminal)
+        self._terminal = Terminal()
+        return start(bochs, config, self._terminal)
 
     def _config(self, bochs: Bochs) -> str:
         memory = self.private / "l0-ram"
@@ -247,10 +54,10 @@ class BochsHost(EmulatedHost):
         forward = f"hostfwd = tcp:127.0.0.1:{self._port}-:22"
         network.write_text(f"# slirp config\nrestricted = 1\n{forward}\n")
         lines = [
-            *_common(bochs, self.emulator_log, self._console.log),
+            *common(bochs, self.emulator_log, self._console.log),
             f"memory: host={_MEGABYTES}, guest={_MEGABYTES}, block_size={ramboot.BLOCK >> 10}",
             f"optramimage1: file={memory}, address=0",
-            f"cpu: model={_MODEL}, ips={_IPS}",
+            f"cpu: model={MODEL}, ips={IPS}",
             "pci: enabled=1, chipset=i440fx, slot1=e1000",
             f"e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=slirp, script={network}",
             "boot: disk",
