@@ -8,7 +8,7 @@ L2GATE := $(VENV)/bin/l2gate
 PACKAGES := make gcc libc6-dev mmdebstrap uidmap bubblewrap qemu-system-x86 squashfs-tools cpio zstd \
 	debian-archive-keyring python3-venv
 ARGUMENTS = --kernel '$(KERNEL)' $(if $(HOST),--host '$(HOST)') $(if $(EXPECT),--expect '$(EXPECT)') \
-	$(if $(L2),--l2 '$(L2)') $(if $(JSON),--json '$(JSON)')
+	$(if $(L2),--l2 '$(L2)') $(if $(BOCHS),--bochs '$(BOCHS)') $(if $(JSON),--json '$(JSON)')
 RUFF := $(VENV)/bin/ruff
 STAMP := $(VENV)/.l2gate-stamp
 

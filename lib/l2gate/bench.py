@@ -191,7 +191,8 @@ class Bench:
             )
         self._fact("host", spec=host.spec, emulator=host.emulator, cpu_vendor=probe["cpu_vendor"],
                    cpu_model=probe["cpu_model"], kvm_module=probe["kvm_module"],
-                   nested=nested, release=probe["release"])  # fmt: skip
+                   nested=nested, virtualization="VMX" if probe["flags"]["vmx"] else "SVM",
+                   release=probe["release"])  # fmt: skip
         contract = decide(
             self.settings.expect, int(probe["caps"].get("KVM_CAP_EXCEPTION_PAYLOAD", 0))
         )

@@ -36,6 +36,11 @@ class VcpuState:
         return bool(self.raw["nested"]["supported"])
 
     @property
+    def nested_format(self) -> str:
+        """`VMX` or `SVM`: the format of the nested state (enum kvm_nested_state format)."""
+        return str(self.raw["nested"].get("format", "")).upper()
+
+    @property
     def guest_mode(self) -> bool:
         """Whether KVM says that L2 runs on the vCPU (KVM_STATE_NESTED_GUEST_MODE)."""
         return bool(self.raw["nested"].get("guest_mode"))

@@ -248,7 +248,8 @@ def _proof(
     state = outcome.before
     how = []
     if state.has_nested_state:
-        how.append(f"KVM_GET_NESTED_STATE {'says' if state.guest_mode else 'denies'} guest mode")
+        says = "says" if state.guest_mode else "denies"
+        how.append(f"KVM_GET_NESTED_STATE ({state.nested_format}) {says} guest mode")
     if frozen.level == "L2" and session.l2.marks.words:
         how.append(session.l2.marks.words)
     return {

@@ -44,7 +44,8 @@ class Result:
     """What a job found out.
 
     - ``verdict``, ``reason``: the whole; a Verdict's value, and the sentence that gives it.
-    - ``host``: spec, emulator, cpu_vendor, cpu_model, kvm_module, nested, release (of L0).
+    - ``host``: spec, emulator, cpu_vendor, cpu_model, virtualization (VMX or SVM), kvm_module,
+      nested, release (of L0).
     - ``kernel``: spec, release, description.
     - ``contract``: name (refuse or payload), why it holds, the commit that decides it.
     - ``seconds``: wall seconds per phase (prepare, host, l1, connect, l2, tests, injection,

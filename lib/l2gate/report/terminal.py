@@ -88,7 +88,8 @@ def show(console: Console, result: Result) -> None:
     if result.host:
         console.print(
             f"host      {result.host['spec']} ({result.host['emulator']}), "
-            f"{result.host['kvm_module']} nested={result.host['nested']}",
+            f"{result.host['virtualization']}, {result.host['kvm_module']} "
+            f"nested={result.host['nested']}",
             soft_wrap=True, markup=False, highlight=False,
         )  # fmt: skip
     if result.kernel:
@@ -106,7 +107,7 @@ def show(console: Console, result: Result) -> None:
         console.print(f"mend      {result.mend}", soft_wrap=True, markup=False)
 
 
-_ROW = "{:<8} {:<8} {:>5}  {:<22} {:<10} {:<18} {:<10} {}"
+_ROW = "{:<8} {:<8} {:>5}  {:<24} {:<10} {:<18} {:<10} {}"
 
 
 def _show_proof(console: Console, result: Result) -> None:
@@ -121,7 +122,7 @@ def _show_proof(console: Console, result: Result) -> None:
                 f"{vector:<3}{name(vector) if not name(vector).startswith('vector') else ''}",
                 ", ".join(sorted({str(case["seen_errno"]) for case in cases})),
                 sum(case["repeat"] for case in cases),
-                "nested state, marks" if "marked" in proofs[0]["how"] else "nested state",
+                _active_by(proofs[0]["how"]),
                 proofs[0]["cr3"],
                 proofs[0]["rip"],
                 "unchanged" if all(p["unchanged"] for p in proofs) else "CHANGED",
@@ -131,6 +132,11 @@ def _show_proof(console: Console, result: Result) -> None:
     for row in rows:
         console.print(row, soft_wrap=True, markup=False)
     console.print()
+
+
+def _active_by(how: str) -> str:
+    kind = "VMX" if "(VMX)" in how else "SVM" if "(SVM)" in how else ""
+    return f"{kind} nested state, marks" if "marked" in how else f"{kind} nested state"
 
 
 def _by_vector(result: Result) -> dict[int, list[dict[str, Any]]]:
