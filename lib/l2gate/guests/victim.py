@@ -55,6 +55,11 @@ class Victim:
         last = answer["signals"][-1]
         return Delivered(last["name"], last["trapno"])
 
+    def advance(self) -> None:
+        """Come back when it has made progress."""
+        deadline = self._budget.deadline("the process in L1 goes on", _ANSWER_SECONDS)
+        self._remote.ask("wait 1000", deadline)
+
     def clear(self) -> None:
         self._remote.ask("clear", self._budget.deadline("the process in L1", _ANSWER_SECONDS))
 

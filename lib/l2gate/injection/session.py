@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 from l2gate.bench import BenchFacts, consoles
@@ -130,19 +131,25 @@ class Session:
 
         Raises NotProven if L2 is not caught on the vCPU within the deadline.
         """
-        with self._frozen("L2", lambda state: _not_l2(state, self.l2.marks)) as frozen:
+        unproven = partial(_not_l2, marks=self.l2.marks)
+        with self._frozen("L2", unproven, self.l2.advance) as frozen:
             yield frozen
 
     @contextmanager
     def freeze_l1(self, victim: Victim) -> Iterator[Frozen]:
         """Stop the vCPU with ``victim``, a user process of L1, on it."""
-        with self._frozen("L1", lambda state: _not_l1(state, victim.marks)) as frozen:
+        with self._frozen("L1", partial(_not_l1, marks=victim.marks), victim.advance) as frozen:
             yield frozen
 
     @contextmanager
-    def _frozen(self, level: str, unproven: Callable[[VcpuState], str | None]) -> Iterator[Frozen]:
+    def _frozen(
+        self,
+        level: str,
+        unproven: Callable[[VcpuState], str | None],
+        let_run: Callable[[], object],
+    ) -> Iterator[Frozen]:
         start = time.monotonic()
-        self._catch(level, unproven)
+        self._catch(level, unproven, let_run)
         frozen = Frozen(self, level, unproven)
         try:
             yield frozen
@@ -153,7 +160,12 @@ class Session:
         for outcome in frozen.outcomes:
             self._conclude(frozen, outcome, liveness, each)
 
-    def _catch(self, level: str, unproven: Callable[[VcpuState], str | None]) -> None:
+    def _catch(
+        self,
+        level: str,
+        unproven: Callable[[VcpuState], str | None],
+        let_run: Callable[[], object],
+    ) -> None:
         deadline = self.budget.deadline(f"the vCPU is caught in {level}", _FREEZE_SECONDS)
         while True:
             self._qmp("stop")
@@ -166,6 +178,8 @@ class Session:
                     f"{level} was not caught on the vCPU within {deadline.seconds:.0f} s: {why}",
                     f"see whether {level} makes progress; consoles are in the job's results",
                 )
+            # Stopped again at once, a slow L1 would never get so far as to go back to L2.
+            let_run()
 
     def _qmp(self, command: str) -> None:
         self.monitor.execute(command, self.budget.deadline(f"QMP {command}", _QMP_SECONDS))
