@@ -19,7 +19,7 @@ from l2gate import settings as options
 from l2gate.errors import BenchError
 from l2gate.hosts import kinds
 from l2gate.injection.vectors import label
-from l2gate.process import die_with_parent
+from l2gate.process import start_logged
 from l2gate.scratch import Scratch
 
 #: What is known to differ, as (what, vector): why.
@@ -121,16 +121,8 @@ def _run_all(
 def _start(name: str, settings: options.Settings, folder: Path) -> subprocess.Popen[bytes]:
     environment = os.environ | options.to_environment(settings)
     command = [sys.executable, "-m", "l2gate.cli", "run", "--host", name]
-    with (folder / f"{name}.log").open("wb") as log:
-        return subprocess.Popen(
-            [*command, "--json", str(folder / f"{name}.json")],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            start_new_session=True,
-            preexec_fn=die_with_parent(signal.SIGTERM),
-        )
+    command += ["--json", str(folder / f"{name}.json")]
+    return start_logged(command, folder / f"{name}.log", environment)
 
 
 def _read(name: str, folder: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from l2gate import settings as options
 from l2gate.bench import BENCH_VARIABLE
 from l2gate.errors import BenchError
 from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Follower, Subscriber, read_timeline
-from l2gate.process import die_with_parent
+from l2gate.process import start_logged
 from l2gate.report.result import Result, assemble, exit_code, fact
 
 TESTS = "tests/injection"
@@ -50,17 +50,7 @@ class Job:
         if self._bench:
             environment[BENCH_VARIABLE] = str(self._bench)
         command = [sys.executable, "-m", "avocado", "run", *self._tests]
-        # In a session of its own: Ctrl-C reaches it once, from here, not twice.
-        with self._output.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,
-                preexec_fn=die_with_parent(signal.SIGTERM),
-            )
+        process = start_logged(command, self._output, environment)
         self._follow(process, progress)
         return self._result(time.monotonic() - start)
 

@@ -59,6 +59,26 @@ def die_with_parent(number: signal.Signals = signal.SIGKILL) -> Callable[[], Non
     return prepare
 
 
+def start_logged(
+    argv: Sequence[str], log: Path, environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
+    """Start a job of ours that writes to ``log`` and gets SIGTERM when this process ends.
+
+    In a session of its own: Ctrl-C reaches it once, from its owner, not twice. Call it in the main
+    thread.
+    """
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+            preexec_fn=die_with_parent(signal.SIGTERM),
+        )
+
+
 def end_with(pid: int) -> None:
     """End this process as soon as the process ``pid``, not its parent, has ended.
 
