@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # `make run` and `make test` do all set-up themselves. Only `make apt` changes the machine.
 
-KERNEL ?= debian:6.12+patched
+KERNEL ?= auto
 PYTHON ?= python3
 VENV := .venv
 L2GATE := $(VENV)/bin/l2gate

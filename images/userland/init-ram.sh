@@ -42,6 +42,11 @@ done
 	echo "l2gate: $image cannot be mounted: this kernel lacks squashfs" >/dev/console
 	exec /bin/busybox poweroff -f
 }
+# The modules lie where modprobe looks for them, as on any machine.
+/bin/busybox mount -t tmpfs tmpfs /userland/lib/modules
+home=/userland/lib/modules/$(/bin/busybox uname -r)
+/bin/busybox mkdir "$home"
+/bin/busybox cp /modules/*.ko "$home"
 for place in dev proc sys; do
 	/bin/busybox mount --move "/$place" "/userland/$place"
 done

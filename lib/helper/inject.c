@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * inject --pid PID [--vcpu N] [--tid TID]
+ * inject --pid PID [--vcpu N] [--tid TID] [--old-kernel yes]
  *
  * KVM_SET_VCPU_EVENTS on the stopped vCPU of a QEMU process, as told on stdin. It prints a line
  * {"type":"ready"}, then one line for each line it reads:

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * vcpu --pid PID [--vcpu N] [--tid TID]
+ * vcpu --pid PID [--vcpu N] [--tid TID] [--old-kernel yes]
  *
  * Prints one line with the nested state, registers and events of vCPU N (0 if not given) of the
  * QEMU process PID, whose VM must be stopped (QMP `stop`): a running vCPU would hold its mutex.
- * TID is the thread to borrow; by default the vCPU's own.
+ * TID is the thread to borrow; by default the vCPU's own. --old-kernel does as on Linux 4.12, which
+ * has no KVM_GET_NESTED_STATE and does not number the vCPUs.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -169,16 +170,18 @@ bool vcpu_set_field(struct kvm_vcpu_events *target, const char *name, uint64_t v
 
 /*
  * Which of QEMU's files is the vCPU: /proc/PID/fd links to anon_inode:kvm-vcpu:N. Linux 4.12 says
- * no N; there a single vCPU is the only one it can be.
+ * no N; there all are candidates, and what KVM says of each one's local APIC tells which it is.
  */
-static int find_fd(pid_t pid, int number)
+static void find_fd(struct vcpu *vcpu)
 {
 	char path[300], link[128], wanted[64];
-	int found = -1, unnumbered = 0, last = -1;
+	pid_t pid = vcpu->tracee.pid;
 	struct dirent *entry;
 	DIR *dir;
 
-	snprintf(wanted, sizeof(wanted), "anon_inode:kvm-vcpu:%d", number);
+	vcpu->fd = -1;
+	vcpu->candidates = 0;
+	snprintf(wanted, sizeof(wanted), "anon_inode:kvm-vcpu:%d", vcpu->number);
 	snprintf(path, sizeof(path), "/proc/%d/fd", pid);
 	dir = opendir(path);
 	while (dir && (entry = readdir(dir))) {
@@ -187,16 +190,15 @@ static int find_fd(pid_t pid, int number)
 		snprintf(path, sizeof(path), "/proc/%d/fd/%s", pid, entry->d_name);
 		length = readlink(path, link, sizeof(link) - 1);
 		link[length > 0 ? length : 0] = 0;
+		if (vcpu->old_kernel && !strncmp(link, "anon_inode:kvm-vcpu:", 20))
+			link[19] = 0;
 		if (!strcmp(link, wanted))
-			found = atoi(entry->d_name);
-		if (!strcmp(link, "anon_inode:kvm-vcpu")) {
-			last = atoi(entry->d_name);
-			unnumbered++;
-		}
+			vcpu->fd = atoi(entry->d_name);
+		if (!strcmp(link, "anon_inode:kvm-vcpu") && vcpu->candidates < VCPU_CANDIDATES)
+			vcpu->candidate[vcpu->candidates++] = atoi(entry->d_name);
 	}
 	if (dir)
 		closedir(dir);
-	return found < 0 && unnumbered == 1 ? last : found;
 }
 
 static bool report(const struct vcpu *vcpu)
@@ -218,13 +220,14 @@ bool vcpu_find(struct vcpu *vcpu, int argc, char **argv)
 
 	vcpu->number = number ? atoi(number) : 0;
 	if (!pid || atoi(pid) <= 0) {
-		json_error(0, "vcpu|inject --pid PID [--vcpu N] [--tid TID]", "no --pid given");
+		json_error(0, "vcpu|inject --pid PID [--vcpu N] [--tid TID] [--old-kernel yes]", "no --pid given");
 		return false;
 	}
 	if (!tracee_find(&vcpu->tracee, atoi(pid), tid ? atoi(tid) : 0, vcpu->number))
 		return report(vcpu);
-	vcpu->fd = find_fd(atoi(pid), vcpu->number);
-	if (vcpu->fd >= 0)
+	vcpu->old_kernel = option(argc, argv, "--old-kernel") != NULL;
+	find_fd(vcpu);
+	if (vcpu->fd >= 0 || vcpu->candidates)
 		return true;
 	json_error(0, "is that process a QEMU with -accel kvm, and is this user allowed to see it?",
 		   "process %s has no vCPU %d", pid, vcpu->number);
@@ -241,16 +244,6 @@ static void hold_signals(bool hold)
 	sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &set, NULL);
 }
 
-bool vcpu_attach(struct vcpu *vcpu)
-{
-	hold_signals(true);
-	if (tracee_attach(&vcpu->tracee))
-		return true;
-	report(vcpu);
-	hold_signals(false);
-	return false;
-}
-
 void vcpu_detach(struct vcpu *vcpu)
 {
 	tracee_detach(&vcpu->tracee);
@@ -263,6 +256,41 @@ static bool run(struct vcpu *vcpu, unsigned long request, void *argument, size_t
 
 	*result = tracee_ioctl(&vcpu->tracee, vcpu->fd, request, argument, size, &ran);
 	return ran || report(vcpu);
+}
+
+/* The candidate whose local APIC has the vCPU's number as its ID (SDM volume 3, 11.4.6). */
+static bool choose(struct vcpu *vcpu)
+{
+	struct kvm_lapic_state apic;
+	long result;
+
+	for (int i = 0; vcpu->fd < 0 && i < vcpu->candidates; i++) {
+		struct vcpu one = *vcpu;
+
+		one.fd = vcpu->candidate[i];
+		memset(&apic, 0, sizeof(apic));
+		if (!run(&one, KVM_GET_LAPIC, &apic, sizeof(apic), &result))
+			return false;
+		if (result >= 0 && (unsigned char)apic.regs[0x23] == vcpu->number)
+			vcpu->fd = one.fd;
+	}
+	if (vcpu->fd < 0)
+		json_error(0, NULL, "none of the process's %d vCPUs has the APIC ID %d",
+			   vcpu->candidates, vcpu->number);
+	return vcpu->fd >= 0;
+}
+
+bool vcpu_attach(struct vcpu *vcpu)
+{
+	hold_signals(true);
+	if (!tracee_attach(&vcpu->tracee))
+		report(vcpu);
+	else if (choose(vcpu))
+		return true;
+	else
+		tracee_detach(&vcpu->tracee);
+	hold_signals(false);
+	return false;
 }
 
 static bool must_run(struct vcpu *vcpu, const char *name, unsigned long request, void *argument,
@@ -288,6 +316,9 @@ static bool read_nested(struct vcpu *vcpu, struct nested *nested)
 	} buffer;
 	long result;
 
+	nested->supported = false;
+	if (vcpu->old_kernel)
+		return true;
 	memset(&buffer, 0, sizeof(buffer));
 	buffer.state.size = sizeof(buffer);
 	if (!run(vcpu, KVM_GET_NESTED_STATE, &buffer, sizeof(buffer), &result))

@@ -23,9 +23,13 @@ struct vcpu_state {
 	struct kvm_vcpu_events events;
 };
 
+enum { VCPU_CANDIDATES = 64 };
+
 struct vcpu {
 	struct tracee tracee;
-	int number, fd;		/* fd as QEMU numbers it */
+	int number, fd;		/* fd as QEMU numbers it; -1 until it is chosen of the candidates */
+	int candidates, candidate[VCPU_CANDIDATES];
+	bool old_kernel;	/* do without what Linux 4.12 has not */
 };
 
 /* Finds vCPU `number` of the process; on failure prints an error line and returns false. */

@@ -11,20 +11,40 @@ from typing import Any
 from l2gate.console import Console
 from l2gate.contract.contracts import Contract, decide
 from l2gate.deadline import Budget
-from l2gate.errors import BenchError
+from l2gate.errors import BenchError, L2gateError, MissingPrerequisite
 from l2gate.events import Event, Timeline
-from l2gate.hosts import emulated, kinds
-from l2gate.hosts.connection import Connection, Endpoint, SshConnection, checked
-from l2gate.hosts.host import HELPER, Host
+from l2gate.hosts import kinds
+from l2gate.hosts.connection import Connection, checked
+from l2gate.hosts.emulated import HELPER
+from l2gate.hosts.host import Host, Place
+from l2gate.hosts.prerequisites import kernel_matches
+from l2gate.hosts.ssh import Endpoint, SshConnection
 from l2gate.hosts.switchboard import Switchboard
 from l2gate.images import build, roots
-from l2gate.kernels import spec as kernel_spec
-from l2gate.kernels.kernel import KernelUnderTest, prepare
 from l2gate.qemu.l1vm import L1Vm
 from l2gate.settings import Settings
 
 #: The variable that tells a test where the bench is described.
 BENCH_VARIABLE = "L2GATE_BENCH"
+#: The variable that tells a test why none can run here: cause and mend, as a JSON list.
+CANNOT_RUN_VARIABLE = "L2GATE_CANNOT_RUN"
+
+
+#: What the report says of L0, by the names that the helper's probe gives it.
+_TOLD_OF_L0 = (
+    "cpu_vendor",
+    "cpu_model",
+    "microcode",
+    "hypervisor",
+    "machine",
+    "kvm_module",
+    "parameters",
+    "kvm_parameters",
+    "release",
+    "version",
+    "cmdline",
+    "tainted",
+)
 
 
 def preflight(settings: Settings) -> None:
@@ -34,8 +54,8 @@ def preflight(settings: Settings) -> None:
     target brings.
     """
     kind = kinds.find(settings.host)
-    kernel_spec.parse(settings.kernel)
-    kind.emulator(settings)
+    kind.refuse_nonsense(settings)
+    kind.check(settings)
     roots.find(build.GUEST_SUITE)
 
 
@@ -47,11 +67,15 @@ class BenchFacts:
     wires: str
     monitor: str
     qemu_pid: int
+    #: Where the helper is on L0, and in L1.
     helper: str
+    l1_helper: str
     consoles: dict[str, str]
     contract: Contract
     scale: float
     l2: str
+    #: How L2 is shown to be active: auto or marks.
+    proof: str
     #: Process id of the job that owns the bench.
     owner: int
     #: Whether KVM can deliver #BP and #OF onto any instruction. On SVM without NRIPS it can do so
@@ -70,7 +94,10 @@ class BenchFacts:
 
     @classmethod
     def from_environment(cls) -> BenchFacts:
-        """Raises BenchError where no job has set up a bench."""
+        """Raises MissingPrerequisite where the job found that the suite cannot run, BenchError
+        where no job has set up a bench."""
+        if cannot := os.environ.get(CANNOT_RUN_VARIABLE):
+            raise MissingPrerequisite(*json.loads(cannot))
         path = os.environ.get(BENCH_VARIABLE)
         if not path or not Path(path).exists():
             raise BenchError(
@@ -86,8 +113,6 @@ class Bench:
     def __init__(self, settings: Settings, folder: Path, logs: Path, timeline: Timeline) -> None:
         self.settings, self.folder, self.logs, self.timeline = settings, folder, logs, timeline
         self.kind = kinds.find(settings.host)
-        scale = self.kind.host.slowness * settings.patience_factor * emulated.slowness()
-        self.budget = Budget(scale)
         self._host: Host | None = None
         self._vm: L1Vm | None = None
         self._l1: SshConnection | None = None
@@ -122,6 +147,7 @@ class Bench:
     def down(self) -> None:
         if self._host is None:
             return
+        self._record_complaint(self._host)
         with self.timeline.step("controller", "ending L1 and L0", "teardown"):
             vm, self._vm = self._vm, None
             host, self._host = self._host, None
@@ -135,21 +161,34 @@ class Bench:
             finally:
                 host.close()
 
+    def _record_complaint(self, host: Host) -> None:
+        """What the kernel under test has said of itself during the job: its end is not green."""
+        if self._facts is None:
+            return
+        try:
+            said = host.complaint()
+        except L2gateError:
+            return  # an L0 that is gone is reported by whoever needed it
+        if said:
+            text = f"the kernel under test complained during the job: {said}"
+            self.timeline.record(Event("L0", "complaint", text, data={"said": said}))
+
     def _bring_up(self) -> None:
         with self.timeline.step("controller", "kernel and images", "prepare"):
-            kernel = prepare(self.settings.kernel, self.timeline)
+            kernel = self.kind.prepare_kernel(self.settings, self.timeline)
             images = build.images(self.timeline)
+            place = Place(self.settings, images, self.folder, self.logs, self.timeline)
+            host = self._host = self.kind.make(place, kernel)
+        if kernel:
             self._fact("kernel", spec=kernel.spec, release=kernel.release,
                        description=kernel.description)  # fmt: skip
-            host = self._emulated(kernel, images)
-        self._host = host
-        with self.timeline.step("L0", f"{self.kind.name} boots {kernel.release}", "host"):
+        does = f"boots {kernel.release}" if kernel else "is made ready"
+        with self.timeline.step("L0", f"{self.kind.name} {does}", "host"):
             host.boot()
-            host.put_helper(images.helper)
         contract = self._judge_kernel(host)
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
-            self._vm = L1Vm(host, HELPER, self.folder, self.logs)
-            endpoint = self._vm.boot(host.client_key, Path(host.endpoint.key_file))
+            self._vm = L1Vm(host, self.folder, self.logs)
+            endpoint = self._vm.boot()
             l1 = self._equip_l1(host, endpoint, images.helper)
         wires = self.folder / "wires"
         self._switchboard = Switchboard(wires, {"L0": host.connection, "L1": l1})
@@ -157,30 +196,19 @@ class Bench:
             wires=str(wires),
             monitor=self._vm.places.monitor,
             qemu_pid=self._vm.pid,
-            helper=HELPER,
+            helper=host.helper,
+            l1_helper=HELPER,
             consoles={"L0": str(host.console.log), "L1": str(self._vm.console.log)},
             contract=contract,
-            scale=self.budget.scale,
+            scale=host.budget.scale,
             l2=self.settings.l2,
+            proof=self.settings.proof,
             owner=os.getpid(),
             soft_exceptions=self._soft_exceptions,
         )
 
-    def _emulated(self, kernel: KernelUnderTest, images: build.Images) -> emulated.EmulatedHost:
-        initrd = emulated.initrd(kernel, images.busybox)
-        return self.kind.host(
-            kernel,
-            images.userland,
-            initrd,
-            self.folder,
-            self.logs,
-            self.timeline,
-            self.budget,
-            self.settings,
-        )
-
     def _judge_kernel(self, host: Host) -> Contract:
-        probe = _probe(host.connection, "L0", self.budget)
+        probe = _probe(host.connection, host.helper, "L0", host.budget)
         nested = probe["parameters"].get("nested", "")
         self._soft_exceptions = probe["parameters"].get("nrips", "Y") not in ("N", "0")
         if probe["kvm_module"] is None or nested not in ("Y", "1"):
@@ -189,21 +217,30 @@ class Bench:
                 f"/dev/kvm: {probe['dev_kvm_error'] or 'there'}",
                 "the kernel needs kvm_intel or kvm_amd with nested=1; see L0's console",
             )
-        self._fact("host", spec=host.spec, emulator=host.emulator, cpu_vendor=probe["cpu_vendor"],
-                   cpu_model=probe["cpu_model"], kvm_module=probe["kvm_module"],
-                   nested=nested, virtualization="VMX" if probe["flags"]["vmx"] else "SVM",
-                   release=probe["release"])  # fmt: skip
+        wanted = self.settings.expect_kernel
+        if not kernel_matches(probe["release"], wanted):
+            raise BenchError(f"L0 runs {probe['release']}, not {wanted}", "boot the kernel meant")
+        self._describe(host, probe, nested)
         contract = decide(
             self.settings.expect, int(probe["caps"].get("KVM_CAP_EXCEPTION_PAYLOAD", 0))
         )
         self._fact("contract", **contract.to_json())
         return contract
 
+    def _describe(self, host: Host, probe: dict[str, Any], nested: str) -> None:
+        self._fact("host", spec=host.spec, emulator=host.emulator, nested=nested,
+                   virtualization="VMX" if probe["flags"]["vmx"] else "SVM",
+                   **{key: probe.get(key) for key in _TOLD_OF_L0})  # fmt: skip
+        if not self.kind.emulated:
+            self._fact("kernel", spec="running", release=probe["release"],
+                       description=f"the running kernel of {host.spec}, {probe['version']}",
+                       )  # fmt: skip
+
     def _equip_l1(self, host: Host, endpoint: Endpoint, helper: Path) -> SshConnection:
-        deadline = self.budget.deadline("L1 lets SSH in and takes the helper", 20)
-        self._l1 = l1 = SshConnection(endpoint, deadline, via=host.connection)
+        deadline = host.budget.deadline("L1 lets SSH in and takes the helper", 20)
+        self._l1 = l1 = SshConnection.to_level(endpoint, deadline, via=host.connection)
         l1.put(helper, HELPER, deadline, mode="700")
-        probe = _probe(l1, "L1", self.budget)
+        probe = _probe(l1, HELPER, "L1", host.budget)
         if probe["dev_kvm_error"]:
             raise BenchError(
                 f"L1 has no KVM ({probe['dev_kvm_error']}): L0's nested KVM offers it no "
@@ -216,8 +253,8 @@ class Bench:
         self.timeline.record(Event("L0", "fact", subject, data={"subject": subject, **data}))
 
 
-def _probe(connection: Connection, level: str, budget: Budget) -> dict[str, Any]:
-    done = connection.run([HELPER, "probe"], budget.deadline(f"probing {level}", 10), check=False)
+def _probe(connection: Connection, helper: str, level: str, budget: Budget) -> dict[str, Any]:
+    done = connection.run([helper, "probe"], budget.deadline(f"probing {level}", 10), check=False)
     try:
         return checked(level, "helper probe", json.loads(done.stdout))
     except ValueError:

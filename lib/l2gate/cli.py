@@ -1,22 +1,29 @@
-"""l2gate run | compare | bench | soak | hosts | kernels | images: for a person or a script."""
+"""l2gate run | doctor | prepare | restore | up | down | compare | ...: for a person or a script."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 
+from l2gate import doctor, up
 from l2gate import settings as options
 from l2gate.bench import preflight
 from l2gate.compare import compare
-from l2gate.errors import L2gateError, UsageError
+from l2gate.deadline import Deadline
+from l2gate.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
 from l2gate.events import FileSink, Timeline
-from l2gate.hosts import kinds
+from l2gate.hosts import kinds, lab
+from l2gate.hosts.standing import Standing, standing
+from l2gate.images import helper
 from l2gate.images.build import build_all
 from l2gate.job import TESTS, Job
 from l2gate.kernels import kernel
@@ -67,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         repeated.set_defaults(
             verb=lambda a, c, verb=verb: _on_all(a, lambda wanted: verb(wanted, a.runs, c))
         )
+    _add_host_verbs(verbs)
     hosts = verbs.add_parser("hosts", help="list the kinds of hosts and whether they can be used")
     hosts.add_argument("--bochs", help="Bochs binary of emulated-intel")
     hosts.set_defaults(verb=_hosts)
@@ -78,13 +86,39 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_host_verbs(verbs: Any) -> None:
+    examined = verbs.add_parser("doctor", help="every prerequisite at once: found, enough, mend")
+    _add_options(examined)
+    examined.add_argument("--json", action="store_true", help="for a script")
+    examined.set_defaults(verb=_doctor)
+    prepared = verbs.add_parser(
+        "prepare", help="say what a lab host lacks, and install it if asked"
+    )
+    _add_options(prepared)
+    prepared.add_argument("--yes", action="store_true", help="do it")
+    prepared.set_defaults(verb=_prepare)
+    restored = verbs.add_parser(
+        "restore", help="put back a KVM module that a broken job has changed"
+    )
+    _add_options(restored)
+    restored.set_defaults(verb=_restore)
+    booted = verbs.add_parser("up", help="boot an emulated host that stays, as a lab machine")
+    _add_options(booted)
+    booted.add_argument("--name", default="", help="its name for ssh [the kind of host]")
+    booted.set_defaults(verb=_up)
+    ended = verbs.add_parser("down", help="end what `l2gate up` has booted")
+    ended.add_argument("names", nargs="*", metavar="NAME", help="which [all of them]")
+    ended.set_defaults(verb=_down)
+
+
 def _add_options(parser: argparse.ArgumentParser) -> None:
     for option in options.OPTIONS:
         if option.name == "keep":
             parser.add_argument("--keep", action="store_const", const="yes", help=option.help)
         else:
             default = f" [{option.default}]" if option.default else ""
-            parser.add_argument(f"--{option.name}", help=f"{option.help}{default}")
+            flag = f"--{option.name.replace('_', '-')}"
+            parser.add_argument(flag, help=f"{option.help}{default}")
 
 
 def _wanted(arguments: argparse.Namespace) -> options.Settings:
@@ -127,10 +161,113 @@ def _hosts(arguments: argparse.Namespace, console: Console) -> int:
         default = " (auto)" if kinds.find(kinds.AUTO) is kind else ""
         console.print(f"{kind.name}{default}: {kind.what}", markup=False, soft_wrap=True)
         try:
-            console.print(f"    can be used: {kind.emulator(wanted)}", markup=False)
+            console.print(f"    can be used: {kind.check(wanted)}", markup=False)
         except L2gateError as error:
             console.print(f"    cannot be used: {error.cause}", markup=False, soft_wrap=True)
             console.print(f"    mend: {error.mend}", markup=False, soft_wrap=True)
+    for host in standing():
+        console.print(f"{host.url}: {host.kind} with {host.kernel}, by `l2gate up`", markup=False)
+        console.print(f"    {host.ssh}", markup=False, soft_wrap=True)
+    console.print("local: this machine; ssh://[user@]name[:port]: a machine over SSH", markup=False)
+    console.print("    l2gate doctor --host H tells whether it can be used", markup=False)
+    return 0
+
+
+# --- l2gate doctor, prepare, restore, up, down ----------------------------------------------------
+
+
+def _doctor(arguments: argparse.Namespace, console: Console) -> int:
+    wanted = _wanted(arguments)
+    checks = doctor.examine(wanted)
+    ready = doctor.ready(checks)
+    if arguments.json:
+        found = {"host": wanted.host, "ready": ready, "checks": [asdict(c) for c in checks]}
+        print(json.dumps(found, indent=1))
+        return 0 if ready else BenchError.exit_code
+    for check in checks:
+        state = "ok" if check.enough else "NO" if check.needed else "note"
+        line = f"{state:<5}{check.area:<12}{check.cause}"
+        style = {"ok": "green", "NO": "bold red"}.get(state, "yellow")
+        console.print(line, markup=False, soft_wrap=True, style=style if state != "ok" else None)
+        if check.mend:
+            console.print(f"                 mend: {check.mend}", markup=False, soft_wrap=True)
+    said = "the suite can run" if ready else "the suite cannot run"
+    console.print(f"\n{wanted.host}: {said}", markup=False)
+    return 0 if ready else BenchError.exit_code
+
+
+def _lab(arguments: argparse.Namespace, verb: str) -> tuple[lab.Lab, options.Settings]:
+    wanted = _wanted(arguments)
+    kind = kinds.find(wanted.host)
+    if kind.emulated:
+        raise UsageError(
+            f"{verb} is for lab hosts, not for {kind.name}", "--host local or ssh://..."
+        )
+    kind.check(wanted)
+    return lab.open_lab(kind.name, helper.build(Timeline()), wanted), wanted
+
+
+def _prepare(arguments: argparse.Namespace, console: Console) -> int:
+    host, wanted = _lab(arguments, "prepare")
+    try:
+        survey = host.survey(wanted)
+        if survey.qemu:
+            console.print(f"nothing to do: {survey.qemu.program} is there", markup=False)
+            return 0
+        if not survey.install:
+            raise MissingPrerequisite(
+                survey.qemu_problem, "install QEMU for x86, or name it: --qemu"
+            )
+        console.print(f"would be run on {wanted.host} as root: {survey.install}", markup=False)
+        if not arguments.yes:
+            console.print("do it: the same with --yes", markup=False)
+            return 0
+        done = host.connection.run(survey.install, Deadline("installing QEMU", 1800))
+        console.print(done.stdout.strip()[-600:], markup=False)
+        return 0
+    finally:
+        host.close()
+
+
+def _restore(arguments: argparse.Namespace, console: Console) -> int:
+    host, wanted = _lab(arguments, "restore")
+
+    def waiting(holder: str) -> None:
+        console.print(f"waiting up to {wanted.wait} s for the host: {holder} has it", markup=False)
+
+    try:
+        console.print(lab.restore(host, wanted, waiting), markup=False)
+        return 0
+    finally:
+        host.close()
+
+
+def _up(arguments: argparse.Namespace, console: Console) -> int:
+    wanted = _wanted(arguments)
+    kind = kinds.find(wanted.host)
+    if not kind.emulated:
+        raise UsageError(
+            f"{kind.name} is not l2gate's to boot", "use --host emulated-intel or -amd"
+        )
+    preflight(wanted)
+    kind.prepare_kernel(wanted, Timeline(Progress(Console(stderr=True), verbose=True)))
+    host = up.up(wanted, kind.name, arguments.name)
+    console.print(f"{host.kind} is up with {host.kernel}", markup=False)
+    console.print(f"  l2gate run --host {host.url}", markup=False)
+    console.print(f"  {host.ssh}", markup=False, soft_wrap=True)
+    console.print(f"  l2gate down {host.name}", markup=False)
+    return 0
+
+
+def _down(arguments: argparse.Namespace, console: Console) -> int:
+    there = {host.name: host for host in standing()}
+    for name in arguments.names:
+        if name not in there:
+            raise UsageError(f"no host {name} is up", f"up are: {', '.join(there) or 'none'}")
+    chosen: list[Standing] = [there[n] for n in arguments.names] or list(there.values())
+    for host in chosen:
+        up.down(host)
+        console.print(f"{host.name} is down", markup=False)
     return 0
 
 
@@ -140,7 +277,8 @@ def _on_all(arguments: argparse.Namespace, verb: Callable[[options.Settings], in
         raise UsageError(f"--runs {arguments.runs} is none", "use 1 or more")
     wanted = _wanted(arguments)
     preflight(wanted)
-    kernel.prepare(wanted.kernel, Timeline(Progress(Console(stderr=True), verbose=True)))
+    said = Timeline(Progress(Console(stderr=True), verbose=True))
+    kinds.find(wanted.host).prepare_kernel(wanted, said)
     return verb(wanted)
 
 
@@ -156,7 +294,8 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         timeline = folder / "timeline.jsonl"
         # Built here and not in the job: a patch that does not compile is bad usage.
         with_console = Timeline(Progress(console, arguments.verbose), FileSink(timeline))
-        kernel.prepare(wanted.kernel, with_console)
+        with suppress(MissingPrerequisite):  # the job says so itself, and skips its tests
+            kinds.find(wanted.host).prepare_kernel(wanted, with_console)
         job = Job(wanted, arguments.tests, folder, timeline)
         result, code = job.run(Progress(console, arguments.verbose))
     show(console, result)

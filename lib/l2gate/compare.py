@@ -80,7 +80,7 @@ def compare(settings: options.Settings, console: Console) -> int:
     2 if a host gave no cases."""
     names = [kind.name for kind in kinds.KINDS]
     with Scratch("compare") as folder:
-        console.print(f"asking {settings.kernel} on {' and '.join(names)} ...", markup=False)
+        console.print(f"asking kernel {settings.kernel} on {' and '.join(names)} ...", markup=False)
         results = _run_all(names, settings, folder)
     table = rows(results)
     console.print(_ROW.format("case", *names, ""), markup=False)

@@ -13,12 +13,12 @@ from l2gate.errors import GuestCrash, HelperError
 #: What a kernel says when it is not well (kernel/panic.c, lib/bug.c, kernel/rcu/tree_stall.h).
 _CRASH = re.compile(
     r"Kernel panic - not syncing|BUG: |Oops: |Oops\[|general protection fault.*\[#|"
-    r"WARNING: CPU: |rcu.*detected stall|self-detected stall|soft lockup|"
+    r"WARNING: CPU: |WARNING: \S+:\d+ at |rcu.*detected stall|self-detected stall|soft lockup|"
     r"l2gate: no userland image|l2gate: sshd did not start|emulation failure|entry failed|"
     r"l2gate: the RAM image went astray"
 )
 #: Warnings that are there with every kernel on an emulated CPU and say nothing about KVM.
-_HARMLESS = re.compile(r"WARNING: CPU: .* at arch/x86/kernel/(cpu|fpu)/")
+_HARMLESS = re.compile(r"WARNING: .*arch/x86/kernel/(cpu|fpu)/")
 
 
 class Console:
@@ -33,9 +33,14 @@ class Console:
     def crash(self) -> str | None:
         """The first line that tells of a panic, oops, WARN or stall, if there is one."""
         for line in self.text().splitlines():
-            if _CRASH.search(line) and not _HARMLESS.search(line):
+            if _CRASH.search(line) and not self.harmless(line):
                 return line.strip()
         return None
+
+    @staticmethod
+    def harmless(line: str) -> bool:
+        """Whether it is one of the warnings that an emulated CPU always brings."""
+        return bool(_HARMLESS.search(line))
 
     def check(self) -> None:
         """Raises GuestCrash if the level is not well."""

@@ -53,7 +53,7 @@ def hosts_of(settings: Settings) -> list[str]:
     usable = []
     for kind in kinds.KINDS:
         try:
-            kind.emulator(settings)
+            kind.check(settings)
         except L2gateError:
             continue
         usable.append(kind.name)

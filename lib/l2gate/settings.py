@@ -44,9 +44,11 @@ OPTIONS = (
     Option("host", "auto", "L0: which machine runs the kernel under test"),
     Option(
         "kernel",
-        "debian:6.12+patched",
-        "kernel under test: debian:SERIES[+patched|+unpatched|+FILE.patch] or dir:PATH",
+        "auto",
+        "kernel under test: debian:SERIES[+patched|+unpatched|+FILE.patch] or dir:PATH; auto is "
+        "debian:6.12+patched on an emulated host, the running kernel on any other",
     ),
+    Option("expect_kernel", "", "refuse a running kernel whose release does not match, as 6.12.*"),
     Option(
         "expect",
         "auto",
@@ -54,6 +56,21 @@ OPTIONS = (
         ("auto", "refuse", "payload"),
     ),
     Option("l2", "tiny", "nested guest: flat code of ours, or Linux", ("tiny", "linux")),
+    Option(
+        "proof",
+        "auto",
+        "how L2 is shown to be active; marks: without KVM_GET_NESTED_STATE, as before Linux 4.19",
+        ("auto", "marks"),
+    ),
+    Option("qemu", "", "QEMU on a lab host, with arguments if it takes some; empty: found by name"),
+    Option(
+        "modules",
+        "keep",
+        "nested: load a lab host's KVM with nested=1 for the job, and put it back afterwards",
+        ("keep", "nested"),
+    ),
+    Option("wait", "3600", "seconds to wait for a lab host that another job has changed"),
+    Option("ssh_config", "", "file to read instead of ~/.ssh/config, as `ssh -F`"),
     Option("bochs", "", "Bochs binary of emulated-intel; empty: Debian trixie's"),
     Option("keep", "no", "leave the bench's files behind for a look", ("no", "yes")),
     Option("patience", "1", "factor on every deadline, for slow machines"),
@@ -66,8 +83,14 @@ class Settings:
 
     host: str
     kernel: str
+    expect_kernel: str
     expect: str
     l2: str
+    proof: str
+    qemu: str
+    modules: str
+    wait: str
+    ssh_config: str
     bochs: str
     keep: str
     patience: str
@@ -90,14 +113,19 @@ def resolve(*sources: Mapping[str, Any]) -> Settings:
         given = (source.get(option.name) for source in sources)
         value = next((str(v) for v in given if v not in (None, "")), option.default)
         values[option.name] = option.check(value)
+    _check_number(values, "patience", 1000)
+    _check_number(values, "wait", 10**6)
+    return Settings(**values)
+
+
+def _check_number(values: Mapping[str, str], name: str, below: float) -> None:
     try:
-        if not 0 < float(values["patience"]) < 1000:
+        if not 0 < float(values[name]) < below:
             raise ValueError
     except ValueError:
         raise UsageError(
-            f"patience = {values['patience']!r} is not a factor", "use a number such as 1 or 2.5"
+            f"{name} = {values[name]!r} is not a number above 0", "use one such as 1 or 2.5"
         ) from None
-    return Settings(**values)
 
 
 def from_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:

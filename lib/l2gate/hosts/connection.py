@@ -1,41 +1,26 @@
-"""SSH through paramiko: commands, long conversations and raw wires, to L0 or through it to L1."""
+"""A connection to a level: commands, long conversations and raw wires, whatever carries them."""
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import gzip
 import hashlib
 import json
 import shlex
-import socket
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-import paramiko
-
 from l2gate.deadline import Deadline
-from l2gate.errors import BenchError, DeadlineExpired, HelperError
+from l2gate.errors import BenchError, HelperError
 
-
-@dataclass(frozen=True)
-class Endpoint:
-    """Where a level's SSH server is, and by which keys the two sides know each other."""
-
-    level: str
-    address: str
-    port: int
-    user: str
-    key_file: str
-    host_key: str
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+#: What makes a shell line root's; it never asks for a password.
+SUDO = ("sudo", "-n", "--", "sh", "-c")
+#: Bytes that are sooner sent again than asked after.
+_SMALL = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -68,6 +53,9 @@ class Channel(Protocol):
 class Connection(ABC):
     """A connection to a level. Close it, or use it in a `with`."""
 
+    #: Whether commands become root's by sudo(8), which must not ask for a password.
+    sudo = False
+
     def __init__(self, level: str) -> None:
         self.level = level
 
@@ -84,6 +72,20 @@ class Connection(ABC):
     def channel(self, deadline: Deadline) -> Channel:
         """A new channel. Raises BenchError if the connection is lost."""
 
+    def tunnel(self, address: str, port: int, deadline: Deadline) -> Any:
+        """A TCP connection made from the far side, as a socket. Raises BenchError."""
+        raise NotImplementedError(f"{self.level}: no tunnel from here")
+
+    def execute(self, command: str, deadline: Deadline) -> Channel:
+        """A channel on which ``command``, a line for the shell, runs: as root where `sudo` says."""
+        channel = self.channel(deadline)
+        try:
+            channel.exec_command(shlex.join([*SUDO, command]) if self.sudo else command)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
     def run(
         self,
         argv: Sequence[str] | str,
@@ -94,8 +96,7 @@ class Connection(ABC):
     ) -> Finished:
         """Run to the end. Raises BenchError if it fails (unless ``check`` is off)."""
         command = argv if isinstance(argv, str) else shlex.join(argv)
-        with contextlib.closing(self.channel(deadline)) as channel:
-            channel.exec_command(command)
+        with contextlib.closing(self.execute(command, deadline)) as channel:
             if stdin is not None:
                 channel.settimeout(max(1.0, deadline.remaining))
                 channel.sendall(stdin)
@@ -114,22 +115,24 @@ class Connection(ABC):
 
     def start(self, argv: Sequence[str], deadline: Deadline, log: Path | None = None) -> Remote:
         """Start a program that stays; its stdin and stdout are the conversation."""
-        channel = self.channel(deadline)
         command = shlex.join(argv)
-        channel.exec_command(command)
-        return Remote(self.level, command, channel, log)
+        return Remote(self.level, command, self.execute(command, deadline), log)
 
     def put(self, source: Path, target: str, deadline: Deadline, mode: str = "600") -> None:
         """Copy a file there unless the same content is there already."""
         content = source.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
         place = shlex.quote(target)
+        there = f"echo '{digest}  '{place} | sha256sum -c >/dev/null 2>&1"
+        if len(content) > _SMALL and self.run(there, deadline, check=False).status == 0:
+            return
+        # Under a name of its own until it is whole: another job may be doing the same.
+        draft = f"{place}.part-$$"
         self.run(
-            f"echo '{digest}  '{place} | sha256sum -c >/dev/null 2>&1 && cat >/dev/null || "
-            f"{{ umask 077 && gzip -dc >{place}.part && chmod {mode} {place}.part "
-            f"&& mv {place}.part {place}; }}",
+            f"umask 077 && {{ gzip -dc >{draft} && chmod {mode} {draft} && mv {draft} {place}; }} "
+            f"|| {{ rm -f {draft}; exit 1; }}",
             deadline,
-            stdin=gzip.compress(content, 6),
+            stdin=gzip.compress(content, 1),
         )
 
     def _drain(self, channel: Channel, deadline: Deadline, command: str) -> tuple[bytes, bytes]:
@@ -155,50 +158,6 @@ class Connection(ABC):
                 "look at that level's console in the job's results",
             )
         return bytes(out), bytes(err)
-
-
-class SshConnection(Connection):
-    """An SSH connection of this process."""
-
-    def __init__(
-        self, endpoint: Endpoint, deadline: Deadline, via: SshConnection | None = None
-    ) -> None:
-        """Connect; with ``via``, through that connection (direct-tcpip).
-
-        Raises DeadlineExpired if the server does not answer in time, BenchError if it is not
-        the one whose host key is pinned or does not take our key.
-        """
-        super().__init__(endpoint.level)
-        self.endpoint = endpoint
-        self._client = deadline_connect(endpoint, deadline, via)
-
-    def close(self) -> None:
-        self._client.close()
-
-    def channel(self, deadline: Deadline) -> paramiko.Channel:
-        transport = self._client.get_transport()
-        try:
-            if transport is None or not transport.is_active():
-                raise paramiko.SSHException("the connection is closed")
-            return transport.open_session(timeout=max(1.0, deadline.remaining))
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            raise self._lost(error) from error
-
-    def tunnel(self, address: str, port: int, deadline: Deadline) -> paramiko.Channel:
-        """A TCP connection made from the far side."""
-        transport = self._client.get_transport()
-        if transport is None:
-            raise self._lost(paramiko.SSHException("the connection is closed"))
-        return transport.open_channel(
-            "direct-tcpip", (address, port), ("127.0.0.1", 0), timeout=max(1.0, deadline.remaining)
-        )
-
-    def _lost(self, error: Exception) -> BenchError:
-        return BenchError(
-            f"{self.level}: the SSH connection to {self.endpoint.address}:"
-            f"{self.endpoint.port} is lost ({error})",
-            "look at that level's console in the job's results",
-        )
 
 
 def _read_all(read: Callable[[int], bytes], into: bytearray) -> None:
@@ -264,12 +223,15 @@ class Remote:
 
     def read_object(self, deadline: Deadline) -> dict[str, Any]:
         """The next JSON line. Raises HelperError for an error line or what is no JSON."""
+        return checked(self.level, self.command, self.read_raw(deadline))
+
+    def read_raw(self, deadline: Deadline) -> Any:
+        """The next JSON line, an error line too. Raises HelperError for what is no JSON."""
         line = self.read_line(deadline)
         try:
-            answer = json.loads(line)
+            return json.loads(line)
         except ValueError:
             raise HelperError(f"{self.level}: `{self.command}` said {line!r}") from None
-        return checked(self.level, self.command, answer)
 
     def ask(self, line: str, deadline: Deadline) -> dict[str, Any]:
         """Send a line and read its answer."""
@@ -298,56 +260,3 @@ def checked(level: str, command: str, answer: Any) -> dict[str, Any]:
         cause = f"{level}: helper: {answer.get('what')} {f'({name})' if name else ''}".rstrip()
         raise HelperError(cause, answer.get("mend") or "")
     return answer
-
-
-def deadline_connect(
-    endpoint: Endpoint, deadline: Deadline, via: SshConnection | None
-) -> paramiko.SSHClient:
-    """An authenticated client, tried again until the server is there or the deadline passes."""
-    last = ""
-    while not deadline.expired:
-        client = _client(endpoint)
-        try:
-            sock: Any = (
-                via.tunnel(endpoint.address, endpoint.port, deadline)
-                if via
-                else socket.create_connection(
-                    (endpoint.address, endpoint.port), timeout=max(0.1, deadline.remaining)
-                )
-            )
-            client.connect(
-                endpoint.address,
-                endpoint.port,
-                endpoint.user,
-                key_filename=endpoint.key_file,
-                sock=sock,
-                timeout=deadline.remaining,
-                banner_timeout=deadline.remaining,
-                auth_timeout=deadline.remaining,
-                look_for_keys=False,
-                allow_agent=False,
-            )
-            return client
-        except (paramiko.BadHostKeyException, paramiko.AuthenticationException) as error:
-            client.close()
-            raise BenchError(f"{endpoint.level}: SSH refused: {error}") from error
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            client.close()
-            last = str(error)
-            time.sleep(min(0.1, deadline.remaining))
-    raise DeadlineExpired(
-        f"{endpoint.level}: no SSH on {endpoint.address}:{endpoint.port} within "
-        f"{deadline.seconds:.0f} s ({last})",
-        "look at that level's console in the job's results",
-    )
-
-
-def _client(endpoint: Endpoint) -> paramiko.SSHClient:
-    client = paramiko.SSHClient()
-    client.set_missing_host_key_policy(paramiko.RejectPolicy())
-    kind, encoded = endpoint.host_key.split()[:2]
-    key = paramiko.PKey.from_type_string(kind, base64.b64decode(encoded))
-    port = endpoint.port
-    name = endpoint.address if port == 22 else f"[{endpoint.address}]:{port}"
-    client.get_host_keys().add(name, kind, key)
-    return client

@@ -11,14 +11,15 @@ from typing import ClassVar
 
 from l2gate.console import Console
 from l2gate.deadline import Budget, Deadline
-from l2gate.events import Timeline
-from l2gate.hosts.connection import Endpoint, SshConnection
-from l2gate.hosts.host import GuestFiles, Host
+from l2gate.hosts.host import GuestFiles, Host, Place
 from l2gate.hosts.keys import KeyPair, write_seed
+from l2gate.hosts.ssh import Endpoint, SshConnection
 from l2gate.images import cache, initramfs, userland
 from l2gate.images.userland import LINUX
 from l2gate.kernels.kernel import KernelUnderTest
-from l2gate.settings import Settings
+
+#: Where the helper is on a level of ours.
+HELPER = "/run/l2gate/helper"
 
 #: What every emulated machine needs of its kernel: PIIX IDE disks, an e1000, the image's format.
 #: Both emulators offer exactly these, so that one image serves both.
@@ -56,22 +57,15 @@ class EmulatedHost(Host):
     slowness: ClassVar[float]
     command_line: ClassVar[str] = LINUX
 
-    def __init__(
-        self,
-        kernel: KernelUnderTest,
-        image: Path,
-        initrd: Path,
-        folder: Path,
-        logs: Path,
-        timeline: Timeline,
-        budget: Budget,
-        settings: Settings,
-    ) -> None:
-        self.settings = settings
-        self.kernel, self.image, self.initrd = kernel, image, initrd
-        self.private, self.timeline, self.budget = folder, timeline, budget
-        self._console = Console("L0", logs / "l0-console.log")
-        self.emulator_log = logs / "l0-emulator.log"
+    helper = HELPER
+
+    def __init__(self, kernel: KernelUnderTest, place: Place) -> None:
+        self.settings, self.kernel, self._images = place.settings, kernel, place.images
+        self.image, self.initrd = place.images.userland, initrd(kernel, place.images.busybox)
+        self.private, self.timeline = place.folder, place.timeline
+        self.budget = Budget(self.slowness * place.settings.patience_factor * slowness())
+        self._console = Console("L0", place.logs / "l0-console.log")
+        self.emulator_log = place.logs / "l0-emulator.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: SshConnection | None = None
         self._endpoint: Endpoint | None = None
@@ -97,8 +91,13 @@ class EmulatedHost(Host):
         self._endpoint = Endpoint(
             "L0", "127.0.0.1", port, "root", str(key_file), server.public_line
         )
-        self._connection = SshConnection(self._endpoint, deadline)
-        self.client_key = client
+        self._connection = SshConnection.to_level(self._endpoint, deadline)
+        self.connection.put(self._images.helper, HELPER, deadline, mode="700")
+
+    def wait(self) -> None:
+        """Until the emulator ends."""
+        if self._process:
+            self._process.wait()
 
     @property
     def seed(self) -> Path:
@@ -119,6 +118,7 @@ class EmulatedHost(Host):
 
     @property
     def endpoint(self) -> Endpoint:
+        """How to reach it, for others as well."""
         assert self._endpoint is not None
         return self._endpoint
 
@@ -138,8 +138,8 @@ class EmulatedHost(Host):
     @property
     def guest_files(self) -> GuestFiles:
         return GuestFiles(
-            qemu=userland.QEMU,
-            firmware="/usr/share/seabios",
+            qemu=(userland.QEMU,),
+            bios=userland.BIOS,
             disk="/dev/l2gate-image",
             kernel=userland.L1_KERNEL,
             initrd=userland.L1_INITRD,

@@ -1,54 +1,90 @@
-"""L0 as the rooms above see it: commands, a private folder, uploads, and the images it offers."""
+"""L0 as the rooms above see it: commands, a private folder, L1's files, its kernel's words."""
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from l2gate.console import Console
-from l2gate.deadline import Budget
-from l2gate.hosts.connection import Endpoint, SshConnection
+from l2gate.deadline import Budget, Deadline
+from l2gate.events import Timeline
+from l2gate.hosts.connection import Connection
+from l2gate.images.build import Images
+from l2gate.settings import Settings
 
-#: Where the helper is kept on L0 and on L1.
-HELPER = "/run/l2gate/helper"
+#: What a kernel says of its own faults: a WARN, an oops, a BUG, a sanitizer's find.
+_COMPLAINT = re.compile(
+    r"WARNING: (CPU: \d|\S+:\d+ at )|BUG: (?!soft lockup)|Oops: |Oops\[|"
+    r"general protection fault.*\[#|kernel BUG at|Kernel panic"
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a host is made from."""
+
+    settings: Settings
+    images: Images
+    #: The bench's private folder on the controller, and the one for logs.
+    folder: Path
+    logs: Path
+    timeline: Timeline
 
 
 @dataclass(frozen=True)
 class GuestFiles:
     """Where on L0 the files lie that L1 boots from."""
 
-    qemu: str
-    firmware: str
+    #: QEMU's first words: the program, and what a lab wants added.
+    qemu: tuple[str, ...]
+    bios: str
     disk: str
     kernel: str
     initrd: str
 
 
+class Program(Protocol):
+    """A program that stays, on L0."""
+
+    @property
+    def ended(self) -> bool: ...
+    @property
+    def words(self) -> str:
+        """The last of what it said on stderr."""
+
+    def close(self) -> None: ...
+
+
 class Host(ABC):
-    """A machine that is L0, up and reachable. Close it when done."""
+    """A machine that is L0. `boot` makes it reachable and equips it; close it when done, however
+    far it has come."""
 
     #: What `--host` said.
     spec: str
     budget: Budget
+    #: Where the helper is, on L0.
+    helper: str
+
+    @abstractmethod
+    def boot(self) -> None:
+        """Raises L2gateError; MissingPrerequisite where the suite cannot run there."""
 
     @property
     @abstractmethod
-    def endpoint(self) -> Endpoint: ...
+    def connection(self) -> Connection: ...
 
     @property
     @abstractmethod
-    def connection(self) -> SshConnection: ...
-
-    @property
-    @abstractmethod
-    def console(self) -> Console | None:
-        """L0's console if the host has one of its own."""
+    def console(self) -> Console:
+        """What L0's kernel says, from the beginning of the job on."""
 
     @property
     @abstractmethod
     def folder(self) -> str:
-        """A private folder on L0, mode 0700."""
+        """A private folder of this job on L0, mode 0700."""
 
     @property
     @abstractmethod
@@ -57,19 +93,23 @@ class Host(ABC):
     @property
     @abstractmethod
     def emulator(self) -> str:
-        """What emulates this host, with its version; empty for a real machine."""
+        """What emulates this host, with its version; empty for a machine that was there."""
 
     @abstractmethod
     def close(self) -> None:
         """End what was started and give back what was taken. Idempotent."""
 
-    def put_helper(self, binary: Path) -> str:
-        """Upload the helper and return where it is."""
-        deadline = self.budget.deadline("uploading the helper to L0", 20)
-        self.connection.put(binary, HELPER, deadline, mode="700")
-        return HELPER
+    def start_program(self, line: str, deadline: Deadline, log: Path) -> Program:
+        """Start a line of the shell as a program that stays no longer than this job."""
+        return self.connection.start(["sh", "-c", line], deadline, log)
 
     def check_console(self) -> None:
         """Raises GuestCrash if L0's console tells of a crash."""
-        if self.console:
-            self.console.check()
+        self.console.check()
+
+    def complaint(self) -> str | None:
+        """What L0's kernel has said of a fault of its own since the job began, or None."""
+        for line in self.console.text().splitlines():
+            if _COMPLAINT.search(line) and not self.console.harmless(line):
+                return line.strip()
+        return None

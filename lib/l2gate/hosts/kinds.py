@@ -6,35 +6,69 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from l2gate.errors import UsageError
-from l2gate.hosts import bochs, tcg
+from l2gate.events import Timeline
+from l2gate.hosts import bochs, lab, sshname, tcg
 from l2gate.hosts.emulated import EmulatedHost
+from l2gate.hosts.host import Host, Place
+from l2gate.kernels import spec as kernel_spec
+from l2gate.kernels.kernel import KernelUnderTest, prepare
 from l2gate.settings import Settings
 
 AUTO = "auto"
+#: What an emulated host boots if no kernel is named.
+DEFAULT_KERNEL = "debian:6.12+patched"
 
 
 @dataclass(frozen=True)
 class Kind:
     """A kind of host.
 
-    ``emulator`` names what emulates it, with its version, or raises MissingPrerequisite with
-    cause and mend where it cannot be used.
+    ``check`` tells with what it would be run, or raises MissingPrerequisite with cause and mend
+    where it cannot be used, UsageError where the settings cannot be meant on it. ``make`` gives
+    the host, not yet booted, with the kernel under test if this kind boots one.
     """
 
     name: str
     what: str
-    emulator: Callable[[Settings], str]
-    host: type[EmulatedHost]
+    emulated: bool
+    check: Callable[[Settings], str]
+    make: Callable[[Place, KernelUnderTest | None], Host]
+
+    def kernel_spec(self, settings: Settings) -> str | None:
+        """The kernel to boot; None where the running one is judged."""
+        if not self.emulated:
+            return None
+        return DEFAULT_KERNEL if settings.kernel == AUTO else settings.kernel
+
+    def prepare_kernel(self, settings: Settings, timeline: Timeline) -> KernelUnderTest | None:
+        """The kernel to boot, built now if need be. Raises KernelSpecError."""
+        spec = self.kernel_spec(settings)
+        return prepare(spec, timeline) if spec else None
+
+    def refuse_nonsense(self, settings: Settings) -> None:
+        """Raises UsageError for a kernel spec that cannot be meant."""
+        if spec := self.kernel_spec(settings):
+            kernel_spec.parse(spec)
+
+
+def _emulated(
+    name: str, what: str, check: Callable[[Settings], str], host: type[EmulatedHost]
+) -> Kind:
+    def make(place: Place, kernel: KernelUnderTest | None) -> Host:
+        assert kernel is not None
+        return host(kernel, place)
+
+    return Kind(name, what, True, check, make)
 
 
 KINDS = (
-    Kind(
+    _emulated(
         "emulated-intel",
         "Bochs emulates an Intel machine with VMX: needs no virtualization hardware",
         bochs.emulator,
         bochs.BochsHost,
     ),
-    Kind(
+    _emulated(
         "emulated-amd",
         "QEMU (TCG) emulates an AMD machine with SVM: needs no virtualization hardware, faster",
         tcg.emulator,
@@ -43,10 +77,22 @@ KINDS = (
 )
 
 
+def _lab(spec: str) -> Kind:
+    return Kind(
+        spec,
+        "this machine and its running kernel" if spec == "local" else "a machine over SSH",
+        False,
+        lambda settings: lab.check(spec, settings),
+        lambda place, _: lab.LabHost(spec, place),
+    )
+
+
 def find(name: str) -> Kind:
     """The kind that ``name`` means; `auto` is emulated-intel. Raises UsageError."""
     for kind in KINDS:
         if name == kind.name or (name == AUTO and kind is KINDS[0]):
             return kind
-    names = ", ".join([AUTO, *(kind.name for kind in KINDS)])
+    if name == "local" or name.startswith(sshname.SCHEME):
+        return _lab(name)
+    names = ", ".join([AUTO, *(kind.name for kind in KINDS), "local", "ssh://[user@]name[:port]"])
     raise UsageError(f"host = {name!r} is not known", f"use one of: {names}")

@@ -65,8 +65,7 @@ class Switchboard:
             asked = json.loads(_line(client))
             try:
                 deadline = Deadline("a channel opens", _OPEN_SECONDS)
-                channel = self._connections[asked["level"]].channel(deadline)
-                channel.exec_command(asked["command"])
+                channel = self._connections[asked["level"]].execute(asked["command"], deadline)
             except (L2gateError, paramiko.SSHException, OSError, EOFError) as error:
                 cause = error.cause if isinstance(error, L2gateError) else str(error)
                 client.sendall(_framed(_Frame.ERROR, cause.encode()))

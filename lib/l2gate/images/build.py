@@ -21,6 +21,11 @@ class Images:
     userland: Path
     helper: Path
     busybox: Path
+    #: What an L1 on a lab host boots from: the userland without QEMU, and files of their own.
+    lean: Path
+    bios: Path
+    l1_kernel: Path
+    l1_initrd: Path
 
 
 def images(timeline: Timeline) -> Images:
@@ -30,10 +35,15 @@ def images(timeline: Timeline) -> Images:
     """
     root = roots.find(GUEST_SUITE)
     guest_kernel = prepare(f"debian:{GUEST_SUITE.series}", timeline)
+    folder = userland.build(root, guest_kernel, timeline)
     return Images(
-        userland=userland.build(root, guest_kernel, timeline),
+        userland=folder / "userland.squashfs",
         helper=helper.build(timeline),
         busybox=root.path / "usr/bin/busybox",
+        lean=folder / "lean.squashfs",
+        bios=folder / "qboot.rom",
+        l1_kernel=guest_kernel.fastest,
+        l1_initrd=folder / "l1.initrd",
     )
 
 

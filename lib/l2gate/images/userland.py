@@ -1,6 +1,7 @@
 """The userland image: one read-only squashfs that L0 and L1 both run from.
 
-It holds busybox, an SSH server, QEMU with its libraries and firmware, and what L0 needs to start
+Beside it lies a lean one, for an L1 on a lab host, which needs no QEMU for the tiny L2. The whole
+one holds busybox, an SSH server, QEMU with its libraries and firmware, and what L0 needs to start
 L1 and L1 to start a Linux L2. Its programs come from a suite root; nothing in it depends on the
 kernel under test.
 """
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,18 +23,17 @@ from l2gate.kernels.kernel import KernelUnderTest, closure, read_module
 from l2gate.process import run
 from l2gate.settings import checkout
 
-_RECIPE = "7"
-_PROGRAMS = (
-    "usr/bin/qemu-system-x86_64",
-    "usr/bin/qemu-system-x86_64-microvm",
-    "usr/sbin/dropbear",
-)
+_RECIPE = "8"
+_LEAN = ("usr/sbin/dropbear",)
+_PROGRAMS = ("usr/bin/qemu-system-x86_64", "usr/bin/qemu-system-x86_64-microvm", *_LEAN)
+_BIOS = "usr/share/qemu/qboot.rom"
+BIOS = f"/{_BIOS}"
 _FIRMWARE = (
     "usr/share/qemu/kvmvapic.bin",
     "usr/share/qemu/linuxboot_dma.bin",
     "usr/share/qemu/pvh.bin",
     "usr/share/seabios/bios-microvm.bin",
-    "usr/share/qemu/qboot.rom",
+    _BIOS,
 )
 #: What L1 needs beside its KVM: its disks and its network on virtio-mmio.
 _L1_MODULES = ("virtio_mmio", "virtio_blk", "virtio_net", "squashfs")
@@ -87,7 +89,8 @@ def _plain(name: str) -> str:
 
 
 def build(root: Root, guest_kernel: KernelUnderTest, timeline: Timeline) -> Path:
-    """The image, built now if it was not before."""
+    """The folder with userland.squashfs, lean.squashfs, l1.initrd and qboot.rom, made now if it
+    was not before."""
     recipes = (recipe("userland/init.sh"), recipe("userland/init-ram.sh"), recipe("l2/init.sh"))
     key = cache.digest(_RECIPE, root.suite.key, guest_kernel.key, *recipes)
 
@@ -95,23 +98,42 @@ def build(root: Root, guest_kernel: KernelUnderTest, timeline: Timeline) -> Path
         with timeline.step("controller", "building the userland image of L0 and L1"):
             _build(root, guest_kernel, folder)
 
-    return cache.make("userland", key, make) / "userland.squashfs"
+    return cache.make("userland", key, make)
 
 
 def _build(root: Root, guest_kernel: KernelUnderTest, folder: Path) -> None:
-    with tempfile.TemporaryDirectory(prefix="l2gate-userland-") as name:
-        tree = Path(name)
-        for place in ("dev", "proc", "sys", "tmp", "run", "root", "etc", "bin", "sbin", "usr/bin"):
-            (tree / place).mkdir(parents=True, exist_ok=True)
-        busybox = root.path / "usr/bin/busybox"
-        shutil.copy(busybox, tree / "bin/busybox")
-        _applets(root, tree)
-        for program in _PROGRAMS:
-            _copy(root, tree, program)
-        for library in _libraries(root):
-            _copy(root, tree, library)
+    busybox = root.path / "usr/bin/busybox"
+    shutil.copy(root.path / _BIOS, folder / "qboot.rom")
+    initrd = folder / "l1.initrd"
+    modules = [*load_list(guest_kernel, _L1_MODULES), *kvm_modules(guest_kernel)]
+    initramfs.pack(initrd, busybox, recipe("userland/init-ram.sh"), unique(modules))
+    with _tree(root, _LEAN) as tree:
+        _squash(tree, folder / "lean.squashfs")
+    with _tree(root, _PROGRAMS) as tree:
         for blob in _FIRMWARE:
             _copy(root, tree, blob)
+        boot = tree / "boot/guest"
+        boot.mkdir(parents=True)
+        shutil.copy(guest_kernel.fastest, tree / L1_KERNEL.lstrip("/"))
+        shutil.copy(initrd, tree / L1_INITRD.lstrip("/"))
+        initramfs.pack(tree / L2_INITRD.lstrip("/"), busybox, recipe("l2/init.sh"))
+        _squash(tree, folder / "userland.squashfs")
+
+
+@contextmanager
+def _tree(root: Root, programs: tuple[str, ...]) -> Iterator[Path]:
+    """A file system with busybox, ``programs``, and the init that L0 and L1 share."""
+    with tempfile.TemporaryDirectory(prefix="l2gate-userland-") as name:
+        tree = Path(name)
+        places = ("dev", "proc", "sys", "tmp", "run", "root", "etc", "bin", "sbin", "var")
+        for place in (*places, "usr/bin", "lib/modules"):
+            (tree / place).mkdir(parents=True, exist_ok=True)
+        shutil.copy(root.path / "usr/bin/busybox", tree / "bin/busybox")
+        _applets(root, tree)
+        for program in programs:
+            _copy(root, tree, program)
+        for library in _libraries(root, programs):
+            _copy(root, tree, library)
         (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
         (tree / "etc/group").write_text("root:x:0:\n")
         (tree / "etc/shells").write_text("/bin/sh\n")
@@ -119,14 +141,7 @@ def _build(root: Root, guest_kernel: KernelUnderTest, folder: Path) -> None:
         (tree / "sbin/l2gate-init").chmod(0o755)
         (tree / "sbin/init").symlink_to("../bin/busybox")
         (tree / "etc/inittab").write_text("::sysinit:/sbin/l2gate-init\n")
-        boot = tree / "boot/guest"
-        boot.mkdir(parents=True)
-        shutil.copy(guest_kernel.fastest, tree / L1_KERNEL.lstrip("/"))
-        modules = [*load_list(guest_kernel, _L1_MODULES), *kvm_modules(guest_kernel)]
-        ram_init = recipe("userland/init-ram.sh")
-        initramfs.pack(tree / L1_INITRD.lstrip("/"), busybox, ram_init, unique(modules))
-        initramfs.pack(tree / L2_INITRD.lstrip("/"), busybox, recipe("l2/init.sh"))
-        _squash(tree, folder / "userland.squashfs")
+        yield tree
 
 
 def unique(modules: list[initramfs.Module]) -> list[initramfs.Module]:
@@ -144,9 +159,9 @@ def _applets(root: Root, tree: Path) -> None:
             link.symlink_to("busybox")
 
 
-def _libraries(root: Root) -> list[str]:
+def _libraries(root: Root, programs: tuple[str, ...]) -> list[str]:
     """The shared libraries that the programs are linked with, as ldd finds them."""
-    listed = root.run(["ldd", *(f"/{program}" for program in _PROGRAMS)]).stdout
+    listed = root.run(["ldd", *(f"/{program}" for program in programs)]).stdout
     words = {word for line in listed.splitlines() for word in line.split() if word[0] == "/"}
     return sorted(word.lstrip("/") for word in words if not word.endswith(":"))
 

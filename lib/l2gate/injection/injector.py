@@ -12,10 +12,15 @@ _ANSWER_SECONDS = 15
 class Injector:
     """Path `vcpu-events`. The VM must be stopped by QMP while it is used."""
 
-    def __init__(self, connection: Connection, helper: str, pid: int, budget: Budget) -> None:
+    def __init__(
+        self, connection: Connection, helper: str, pid: int, budget: Budget, by: str = "auto"
+    ) -> None:
+        """``by`` = marks: do as on a kernel without KVM_GET_NESTED_STATE."""
         self._budget = budget
         deadline = budget.deadline("the helper starts on L0", _ANSWER_SECONDS)
         argv = [helper, "inject", "--pid", str(pid), "--vcpu", "0"]
+        if by == "marks":
+            argv += ["--old-kernel", "yes"]
         self._remote: Remote = connection.start(argv, deadline)
         try:
             self._remote.read_object(deadline)

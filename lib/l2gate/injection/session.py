@@ -76,10 +76,12 @@ class Session:
         self.monitor = self._stack.enter_context(
             Monitor.over(self._l0, facts.helper, facts.monitor, deadline)
         )
-        self.injector = Injector(self._l0, facts.helper, facts.qemu_pid, self.budget)
+        self.injector = Injector(
+            self._l0, facts.helper, facts.qemu_pid, self.budget, by=facts.proof
+        )
         self._stack.callback(self.injector.close)
         with self.timeline.step("L2", f"L1 starts the {facts.l2} L2", "l2"):
-            self.l2: L2Guest = start_l2(facts.l2, self._l1, facts.helper, self.budget)
+            self.l2: L2Guest = start_l2(facts.l2, self._l1, facts.l1_helper, self.budget)
             self._stack.callback(self.l2.close)
             self._heartbeat = self.l2.advance().heartbeat
 
@@ -89,7 +91,7 @@ class Session:
 
     def victim(self) -> Victim:
         """A process in L1 that turns exceptions into signals; ended with the session."""
-        victim = Victim(self._l1, self.facts.helper, self.budget)
+        victim = Victim(self._l1, self.facts.l1_helper, self.budget)
         self._stack.callback(victim.close)
         return victim
 

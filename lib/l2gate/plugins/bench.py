@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -13,8 +14,8 @@ from typing import Any
 from avocado.core.plugin_interfaces import JobPost, JobPre
 
 from l2gate import settings as options
-from l2gate.bench import BENCH_VARIABLE, Bench
-from l2gate.errors import L2gateError
+from l2gate.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
+from l2gate.errors import L2gateError, MissingPrerequisite
 from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Timeline, read_timeline
 from l2gate.report.result import nothing_proven, sentence
 from l2gate.scratch import Scratch
@@ -37,6 +38,10 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         signal.signal(signal.SIGTERM, _as_interrupt)
         try:
             self._set_up(job)
+        except MissingPrerequisite as error:
+            # The suite cannot run here: each test says so, and the job is not green.
+            self._tear_down()
+            os.environ[CANNOT_RUN_VARIABLE] = json.dumps([error.cause, error.mend])
         except L2gateError as error:
             self._tear_down()
             self._announce(error)
@@ -49,8 +54,12 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         if self._timeline is None:
             return
         self._tear_down()
-        if nothing_proven(read_timeline(self._timeline)):
+        events = read_timeline(self._timeline)
+        if nothing_proven(events):
             print("l2gate: nothing was proven in this job", file=sys.stderr)
+            job.exitcode |= 1
+        for said in (event.text for event in events if event.kind == "complaint"):
+            print(f"l2gate: {said}", file=sys.stderr)
             job.exitcode |= 1
 
     def _set_up(self, job: Any) -> None:

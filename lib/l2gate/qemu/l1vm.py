@@ -9,9 +9,10 @@ from pathlib import Path
 
 from l2gate.console import Console, ConsolePump
 from l2gate.errors import GuestCrash, L2gateError
-from l2gate.hosts.connection import Connection, Endpoint, Remote
-from l2gate.hosts.host import GuestFiles, Host
+from l2gate.hosts.connection import Connection, Remote
+from l2gate.hosts.host import GuestFiles, Host, Program
 from l2gate.hosts.keys import KeyPair, write_seed
+from l2gate.hosts.ssh import Endpoint
 from l2gate.images.userland import LINUX
 from l2gate.qemu.qmp import Monitor, forwarded_port
 
@@ -45,10 +46,10 @@ class Places:
 
 def command(files: GuestFiles, places: Places) -> list[str]:
     """QEMU's command line: a microvm with one vCPU, so that L1 and L2 share it."""
-    words = [files.qemu, "-name", "l2gate-l1", "-nodefaults", "-no-user-config"]
+    words = [*files.qemu, "-name", "l2gate-l1", "-nodefaults", "-no-user-config"]
     words += ["-display", "none", "-no-reboot", "-pidfile", places.pid]
     words += ["-M", "microvm,acpi=on,pcie=off,rtc=on,pic=off,pit=off,isa-serial=on"]
-    words += ["-L", files.firmware, "-L", "/usr/share/qemu", "-bios", "/usr/share/qemu/qboot.rom"]
+    words += ["-bios", files.bios]
     words += ["-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", "640"]
     words += ["-kernel", files.kernel, "-initrd", files.initrd, "-append", _COMMAND_LINE]
     for index, disk in enumerate((files.disk, places.seed)):
@@ -67,17 +68,17 @@ def command(files: GuestFiles, places: Places) -> list[str]:
 class L1Vm:
     """L1's QEMU, from power-on to its end."""
 
-    def __init__(self, host: Host, helper: str, folder: Path, logs: Path) -> None:
-        self.host, self.helper = host, helper
+    def __init__(self, host: Host, folder: Path, logs: Path) -> None:
+        self.host, self.helper = host, host.helper
         self.places = Places(host.folder)
         self.console = Console("L1", logs / "l1-console.log")
         self._folder, self._qemu_log = folder, logs / "l1-qemu.log"
-        self._qemu: Remote | None = None
+        self._qemu: Program | None = None
         self._pump: ConsolePump | None = None
         self._wire: Remote | None = None
         self.pid = 0
 
-    def boot(self, client: KeyPair, key_file: Path) -> Endpoint:
+    def boot(self) -> Endpoint:
         """Start QEMU, wait until L1 is up, and return the way to its SSH server.
 
         Raises GuestCrash if L1 or L0 panics or QEMU ends, DeadlineExpired otherwise.
@@ -86,14 +87,15 @@ class L1Vm:
             self._connection,
             self.host.budget.deadline("L1 boots and lets SSH in", _BOOT_SECONDS),
         )
-        server = KeyPair.generate()
+        client, server = KeyPair.generate(), KeyPair.generate()
+        key_file = self._folder / "l1-key"
+        client.write_openssh(key_file)
         seed = self._folder / "l1-seed.tar"
         write_seed(seed, "l1", server, client)
         connection.put(seed, self.places.seed, deadline)
         argv = command(self.host.guest_files, self.places)
-        self._qemu = connection.start(
-            ["sh", "-c", f"umask 077; exec {shlex.join(argv)}"], deadline, self._qemu_log
-        )
+        line = f"umask 077; exec {shlex.join(argv)}"
+        self._qemu = self.host.start_program(line, deadline, self._qemu_log)
         self._attach_console()
         with Monitor.over(connection, self.helper, self.places.monitor, deadline) as monitor:
             port = forwarded_port(monitor.human("info usernet", deadline))

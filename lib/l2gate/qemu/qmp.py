@@ -44,8 +44,7 @@ class Monitor:
     @classmethod
     def over(cls, connection: Connection, helper: str, path: str, deadline: Deadline) -> Monitor:
         """The monitor of a QEMU on L0: the helper's `bridge` carries it over SSH."""
-        channel = connection.channel(deadline)
-        channel.exec_command(f"{helper} bridge --unix {path}")
+        channel = connection.execute(f"{helper} bridge --unix {path}", deadline)
         ours, theirs = socket.socketpair()
         pump = _Pump(channel, theirs)
         try:

@@ -44,8 +44,10 @@ class Result:
     """What a job found out.
 
     - ``verdict``, ``reason``: the whole; a Verdict's value, and the sentence that gives it.
-    - ``host``: spec, emulator, cpu_vendor, cpu_model, virtualization (VMX or SVM), kvm_module,
-      nested, release (of L0).
+    - ``host``: spec, emulator (empty: a machine that was there), cpu_vendor, cpu_model, microcode,
+      hypervisor and machine (null: none known), virtualization (VMX or SVM), kvm_module, nested,
+      parameters (of that module), kvm_parameters, and of L0's kernel release, version (its build),
+      cmdline, tainted.
     - ``kernel``: spec, release, description.
     - ``contract``: name (refuse or payload), why it holds, the commit that decides it.
     - ``seconds``: wall seconds per phase (prepare, host, l1, connect, l2, tests, injection,
@@ -172,10 +174,13 @@ def _overall(
 ) -> tuple[Verdict, str, str]:
     """The worst of what was seen: (verdict, reason, mend)."""
     failed = [test for test in tests if test.verdict == Verdict.FAIL]
+    complaints = [event.text for event in events if event.kind == "complaint"]
     broken = [case for case in cases if case["verdict"] == Verdict.FAIL]
     if failed or broken:
         names = ", ".join(test.name for test in failed) or broken[0]["test"]
         return Verdict.FAIL, f"{len(broken)} of {len(cases)} cases break the contract ({names})", ""
+    if complaints:
+        return Verdict.FAIL, complaints[0], "the whole of it is in the job's L0 console"
     if error := _error(events):
         return Verdict.INFRA_ERROR, str(error["cause"]), str(error.get("mend", ""))
     if avocado is None:

@@ -42,6 +42,10 @@ class Progress:
         elif event.kind == "verdict":
             colour = _COLOURS[event.data["verdict"]]
             self._line("test", f"{event.data['test']}: {event.data['verdict']}", colour)
+        elif event.kind == "note" and event.data.get("shown"):
+            self._line(event.level, event.text)
+        elif event.kind == "complaint":
+            self._line(event.level, event.text, "bold red")
         elif event.kind == "error":
             self._line("error", event.text, "bold red")
 
@@ -86,8 +90,9 @@ def show(console: Console, result: Result) -> None:
             soft_wrap=True, markup=False, highlight=False,
         )  # fmt: skip
     if result.host:
+        machine = result.host["emulator"] or result.host["cpu_model"]
         console.print(
-            f"host      {result.host['spec']} ({result.host['emulator']}), "
+            f"host      {result.host['spec']} ({machine}), "
             f"{result.host['virtualization']}, {result.host['kvm_module']} "
             f"nested={result.host['nested']}",
             soft_wrap=True, markup=False, highlight=False,

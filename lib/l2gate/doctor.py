@@ -1,0 +1,200 @@
+"""`l2gate doctor`: every prerequisite at once: what was found, is it enough, the mend."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from l2gate.deadline import Deadline
+from l2gate.errors import L2gateError, MissingPrerequisite
+from l2gate.events import Timeline
+from l2gate.hosts import emulated, kinds, lab
+from l2gate.hosts.kinds import Kind
+from l2gate.hosts.prerequisites import Check, host_checks
+from l2gate.images import build, helper, roots
+from l2gate.settings import Settings, cache_dir
+
+#: Programs of the controller, and what each is for.
+_PROGRAMS = {
+    "gcc": "compiles the helper",
+    "make": "compiles the helper and kvm.ko",
+    "mmdebstrap": "fetches the suite roots",
+    "bwrap": "runs the compiler of a suite",
+    "mksquashfs": "packs the images",
+    "cpio": "packs the initramfs",
+    "ssh": "says what a host's name means",
+}
+_LIBRARIES = ("avocado-framework", "qemu.qmp", "paramiko", "rich")
+_CACHE_MB, _SCRATCH_MB = 500, 300
+#: Megabytes that an emulator takes of the controller.
+_EMULATED_MB = 2300
+
+
+def examine(settings: Settings) -> list[Check]:
+    """All checks, in the order in which a job would meet them. Raises UsageError."""
+    kind = kinds.find(settings.host)
+    kind.refuse_nonsense(settings)
+    checks = [*_controller(kind), *_images()]
+    if kind.emulated:
+        return [*checks, *_kernel(kind, settings), *_emulated(kind, settings)]
+    return [*checks, *_lab(kind, settings)]
+
+
+def _said(area: str, what: str, error: L2gateError) -> Check:
+    return Check(area, what, error.cause, False, error.mend)
+
+
+# --- controller -----------------------------------------------------------------------------------
+
+
+def _controller(kind: Kind) -> Iterator[Check]:
+    version = sys.version.split()[0]
+    yield Check(
+        "controller", "Python", version, sys.version_info >= (3, 11), "make PYTHON=python3.11"
+    )
+    yield _libraries()
+    for name, why in _PROGRAMS.items():
+        found = shutil.which(name)
+        yield Check(
+            "controller", name, found or f"not there ({why})", found is not None, "make apt"
+        )
+    yield _room("room for the cache", cache_dir(), _CACHE_MB, "L2GATE_CACHE")
+    yield _room("room for a job", Path(os.environ.get("TMPDIR") or "/tmp"), _SCRATCH_MB, "TMPDIR")
+    if kind.emulated:
+        yield _memory()
+    yield _ports()
+
+
+def _libraries() -> Check:
+    found = []
+    for name in _LIBRARIES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            return Check("controller", "packages", f"{name} is missing", False, "make venv")
+    return Check("controller", "packages", ", ".join(found), True)
+
+
+def _room(what: str, folder: Path, need: int, variable: str) -> Check:
+    there = next(place for place in (folder, *folder.parents) if place.exists())
+    free = shutil.disk_usage(there).free >> 20
+    mend = f"make room for {need} MB, or name another folder by {variable}"
+    return Check("controller", what, f"{free} MB free in {folder}", free >= need, mend)
+
+
+def _memory() -> Check:
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    free = next(int(line.split()[1]) >> 10 for line in lines if line.startswith("MemAvailable"))
+    mend = f"free {_EMULATED_MB} MB: an emulated L0 takes so much"
+    return Check("controller", "memory", f"{free} MB available", free >= _EMULATED_MB, mend)
+
+
+def _ports() -> Check:
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            return Check("controller", "loopback ports", f"{server.getsockname()[1]} is free", True)
+    except OSError as error:
+        return Check("controller", "loopback ports", str(error), False, "ip link set lo up")
+
+
+# --- images and kernel ----------------------------------------------------------------------------
+
+
+def _images() -> Iterator[Check]:
+    try:
+        root = roots.find(build.GUEST_SUITE)
+    except L2gateError as error:
+        yield _said("images", f"Debian {build.GUEST_SUITE.name}", error)
+        return
+    yield Check("images", f"Debian {root.suite.name}", f"kernel {root.release}", True)
+    try:
+        yield Check("images", "helper", str(helper.build(Timeline())), True)
+    except L2gateError as error:
+        yield _said("images", "helper", error)
+
+
+def _kernel(kind: Kind, settings: Settings) -> Iterator[Check]:
+    spec = kind.kernel_spec(settings)
+    try:
+        kernel = kind.prepare_kernel(settings, Timeline())
+        assert kernel is not None
+        emulated.initrd(kernel, roots.find(build.GUEST_SUITE).path / "usr/bin/busybox")
+    except L2gateError as error:
+        yield _said("kernel", f"kernel {spec}", error)
+        return
+    found = f"{kernel.release}, {kernel.description}; it has what an emulated host needs"
+    yield Check("kernel", f"kernel {spec}", found, True)
+
+
+# --- hosts ----------------------------------------------------------------------------------------
+
+
+def _emulated(kind: Kind, settings: Settings) -> Iterator[Check]:
+    try:
+        found = kind.check(settings)
+    except L2gateError as error:
+        yield _said("host", kind.name, error)
+        return
+    yield Check("host", kind.name, f"{found}; it emulates VMX or SVM, nested=1 is set", True)
+    slow = f"deadlines are {emulated.slowness():.1f} times the usual, beside an emulator's own"
+    yield Check("host", "speed", slow, True, needed=False)
+
+
+def _lab(kind: Kind, settings: Settings) -> Iterator[Check]:
+    kind.check(settings)
+    if kind.name != "local" and shutil.which("ssh") is None:
+        return  # said above
+    try:
+        binary = helper.build(Timeline())
+        with_host = lab.open_lab(kind.name, binary, settings)
+    except MissingPrerequisite as error:
+        yield _said("host", "access", error)
+        return
+    except L2gateError as error:
+        yield _said("host", "SSH", error)
+        return
+    try:
+        yield _forwarding(kind, with_host)
+        yield from host_checks(with_host.survey(settings))
+        yield _note(with_host)
+    except L2gateError as error:
+        yield _said("host", kind.name, error)
+    finally:
+        with_host.close()
+
+
+def _forwarding(kind: Kind, host: lab.Lab) -> Check:
+    """L1 is reached through the host's SSH server: it must forward to its own loopback."""
+    if kind.name == "local":
+        return Check("host", "SSH", "not needed", True)
+    deadline = Deadline("a forwarded connection", 10 * host.budget.scale)
+    try:
+        host.connection.tunnel("127.0.0.1", _SSH_PORT, deadline).close()
+    except Exception as error:
+        if "administratively prohibited" in str(error).lower():
+            return Check("host", "SSH", f"does not forward connections ({error})", False,
+                         "AllowTcpForwarding yes in its sshd_config")  # fmt: skip
+    return Check(
+        "host", "SSH", f"{host.connection.level} is reached, connections are forwarded", True
+    )
+
+
+#: Any port does to see whether forwarding is allowed; refused by nobody listening is allowed.
+_SSH_PORT = 22
+
+
+def _note(host: lab.Lab) -> Check:
+    noted = host.script.noted(host.budget.deadline("looking for a note on L0", 10))
+    found = "changed by a job, and not put back yet" if noted else "as the machine has it"
+    return Check("host", "module state", found, not noted, "l2gate restore --host H; the next job "
+                 "does it as well", needed=False)  # fmt: skip
+
+
+def ready(checks: list[Check]) -> bool:
+    """Whether the suite can run."""
+    return not any(check.hinders for check in checks)

@@ -1,0 +1,357 @@
+"""A lab host: a machine that was there before, with its running kernel; `local` or `ssh://`.
+
+Nothing is installed on it. What is brought lies in one folder (ROOM): the store, by content, which
+later jobs use again, and a folder for each job, which its keeper removes.
+"""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import json
+import socket
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from l2gate.console import Console, ConsolePump
+from l2gate.deadline import Budget, Deadline
+from l2gate.errors import HelperError, MissingPrerequisite, UsageError
+from l2gate.hosts import qemuprogram, sshname
+from l2gate.hosts.connection import Connection, Remote, checked
+from l2gate.hosts.here import LocalConnection
+from l2gate.hosts.host import GuestFiles, Host, Place, Program
+from l2gate.hosts.keeper import Keeper
+from l2gate.hosts.modules import SCRIPT, ModuleScript
+from l2gate.hosts.prerequisites import Survey, host_checks, require
+from l2gate.hosts.standing import config_of
+from l2gate.settings import Settings
+
+#: The one folder that l2gate has on a lab host: persistent, root's alone, and not `noexec`.
+ROOM = "/var/lib/l2gate"
+STORE, JOBS = f"{ROOM}/store", f"{ROOM}/jobs"
+LOCK = f"{ROOM}/lock"
+
+_CONNECT_SECONDS = 30
+#: A loop of the shell that a machine with hardware virtualization ends in this time.
+_LOOP = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
+_LOOP_SECONDS = 0.25
+
+#: The folder, and what killed keepers have left in it.
+_MAKE_ROOM = f"""
+umask 077 && mkdir -p {STORE} {JOBS} && chmod 700 {ROOM} || exit 1
+for job in {JOBS}/*; do
+	[ -f "$job/keeper" ] || continue
+	grep -q "$job" "/proc/$(cat "$job/keeper")/cmdline" 2>/dev/null || rm -rf "$job"
+done
+"""
+
+
+@dataclass
+class Lab:
+    """A connection to a lab host, as root, with the helper on it. Close it."""
+
+    connection: Connection
+    user: str
+    helper: str
+    script: ModuleScript
+    budget: Budget
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def probe(self) -> dict[str, Any]:
+        """What the helper's `probe` says. Raises HelperError."""
+        deadline = self.budget.deadline("probing L0", 10)
+        done = self.connection.run([self.helper, "probe"], deadline, check=False)
+        try:
+            return checked("L0", "helper probe", json.loads(done.stdout))
+        except ValueError:
+            words = (done.stderr or done.stdout).strip() or f"ended with {done.status}"
+            raise HelperError(
+                f"L0: the helper does not run: {words}", f"is {ROOM} mounted noexec?"
+            ) from None
+
+    def survey(self, settings: Settings) -> Survey:
+        """All that `host_checks` looks at."""
+        deadline = self.budget.deadline("surveying L0", 30)
+        qemu, problem = None, ""
+        try:
+            qemu = qemuprogram.find(self.connection, settings.qemu, deadline)
+        except MissingPrerequisite as error:
+            problem = error.cause
+        free = self.connection.run(f"df -Pk {ROOM} | tail -1", deadline).stdout.split()
+        return Survey(
+            probe=self.probe(),
+            user=self.user,
+            qemu=qemu,
+            qemu_problem=problem,
+            install=install_command(self.connection, deadline) if qemu is None else "",
+            room=ROOM,
+            room_mb=int(free[-3]) // 1024 if len(free) > 3 else 0,
+            settings=settings,
+        )
+
+    def store(self, source: Path, deadline: Deadline, mode: str = "600") -> str:
+        """Bring a file into the store, by content; one that is there is used again."""
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+        target = f"{STORE}/{digest}-{source.name}"
+        self.connection.put(source, target, deadline, mode)
+        return target
+
+    def keep(
+        self,
+        job: str,
+        settings: Settings,
+        *,
+        exclusive: bool,
+        say: Any,
+        log: Path | None = None,
+    ) -> Keeper:
+        """Take the host's lock: for oneself where the module may change, else beside others."""
+        within = Deadline("the host's lock", float(settings.wait))
+        who = f"l2gate job {job} of {getpass.getuser()}@{socket.gethostname()}"
+        argv = [self.helper, "keep", "--lock", LOCK, "--folder", f"{JOBS}/{job}", "--who", who]
+        if exclusive:
+            argv += ["--exclusive", "--finally", self.script.command("restore")]
+        return Keeper(self.connection, argv, within, log, say)
+
+
+def open_lab(spec: str, helper: Path, settings: Settings) -> Lab:
+    """Connect, become root, make the folder and bring the helper.
+
+    Raises BenchError where there is no connection, MissingPrerequisite where there is no root.
+    """
+    start = Deadline(f"connecting to {spec}", _CONNECT_SECONDS * settings.patience_factor)
+    connection = connect(spec, settings, start)
+    try:
+        user = _become_root(connection, spec, start)
+        budget = Budget(max(1.0, _slowness(connection, start)) * settings.patience_factor)
+        deadline = budget.deadline("bringing the helper to L0", 20)
+        connection.run(_MAKE_ROOM, deadline)
+        lab = Lab(connection, user, "", ModuleScript(connection, "", ROOM), budget)
+        lab.helper = lab.store(helper, deadline, mode="700")
+        script = lab.store(SCRIPT, deadline)
+        lab.script = ModuleScript(connection, script, ROOM)
+        return lab
+    except BaseException:
+        connection.close()
+        raise
+
+
+def connect(spec: str, settings: Settings, deadline: Deadline) -> Connection:
+    """To `local` or `ssh://...`. Raises BenchError or UsageError."""
+    if spec == "local":
+        return LocalConnection("L0")
+    name = sshname.Name.parse(spec, settings.ssh_config)
+    if not name.config:
+        name = sshname.Name(name.host, name.user, name.port, config_of(name.host))
+    return sshname.connect("L0", name, deadline)
+
+
+def _become_root(connection: Connection, spec: str, deadline: Deadline) -> str:
+    """Who we are there. Raises MissingPrerequisite for a user without a free sudo."""
+    uid = connection.run("id -u", deadline).stdout.strip()
+    user = connection.run("id -un", deadline, check=False).stdout.strip() or f"uid {uid}"
+    if uid == "0":
+        return f"{spec} as root"
+    connection.sudo = True
+    done = connection.run("id -u", deadline, check=False)
+    if done.stdout.strip() == "0":
+        return f"{spec} as {user}, root by sudo"
+    why = (done.stderr.strip().splitlines() or ["sudo says nothing"])[-1]
+    raise MissingPrerequisite(
+        f"{spec}: {user} is not root and cannot become it without a password ({why})",
+        f"log in as root, or let sudo do it: echo '{user} ALL=(root) NOPASSWD: ALL' "
+        f">/etc/sudoers.d/l2gate",
+    )
+
+
+def _slowness(connection: Connection, deadline: Deadline) -> float:
+    """How much slower than a machine with hardware virtualization it is, by the wall's clock."""
+    connection.run("true", deadline)
+    start = time.monotonic()
+    connection.run("true", deadline)
+    trip = time.monotonic() - start
+    connection.run(_LOOP, deadline)
+    return (time.monotonic() - start - 2 * trip) / _LOOP_SECONDS
+
+
+#: A program that installs, what it is asked first, and the package that holds QEMU for x86.
+_INSTALLERS = (
+    ("apt-get", "apt-get install -y --no-install-recommends qemu-system-x86"),
+    ("dnf", "dnf install -y qemu-kvm"),
+    ("zypper", "zypper --non-interactive install qemu-x86"),
+    ("pacman", "pacman -S --noconfirm qemu-system-x86"),
+)
+
+
+def install_command(connection: Connection, deadline: Deadline) -> str:
+    """What would install QEMU there; empty if no installer is known."""
+    for program, command in _INSTALLERS:
+        if connection.run(f"command -v {program}", deadline, check=False).status == 0:
+            return command
+    return ""
+
+
+class LabHost(Host):
+    """L0 is a machine with its running kernel."""
+
+    emulator = ""
+
+    def __init__(self, spec: str, place: Place) -> None:
+        self.spec, self._place = spec, place
+        self.settings, self.timeline = place.settings, place.timeline
+        self._console = Console("L0", place.logs / "l0-console.log")
+        self._lab: Lab | None = None
+        self._keeper: Keeper | None = None
+        self._kmsg: Remote | None = None
+        self._taint = 0
+        self._files: GuestFiles | None = None
+        self._job = uuid.uuid4().hex[:12]
+
+    @property
+    def lab(self) -> Lab:
+        assert self._lab is not None
+        return self._lab
+
+    @property
+    def connection(self) -> Connection:
+        return self.lab.connection
+
+    @property
+    def console(self) -> Console:
+        return self._console
+
+    @property
+    def folder(self) -> str:
+        return f"{JOBS}/{self._job}"
+
+    @property
+    def guest_files(self) -> GuestFiles:
+        assert self._files is not None
+        return self._files
+
+    def boot(self) -> None:
+        """Make it ours for the job: lock, module, prerequisites, files.
+
+        Raises MissingPrerequisite with doctor's words where the suite cannot run.
+        """
+        images = self._place.images
+        self._lab = open_lab(self.spec, images.helper, self.settings)
+        self.helper, self.budget = self.lab.helper, self.lab.budget
+        self._put_back_what_others_left()
+        self._take()
+        if self.settings.modules == "nested" and self._can_nest():
+            self._say(self.lab.script.nest(self.budget.deadline("loading KVM nested", 30)))
+        survey = self.lab.survey(self.settings)
+        require(host_checks(survey))
+        assert survey.qemu is not None
+        self._taint = int(survey.probe["tainted"] or 0)
+        self._listen()
+        self._bring(survey.qemu.words)
+
+    def start_program(self, line: str, deadline: Deadline, log: Path) -> Program:
+        assert self._keeper is not None
+        return self._keeper.start(line, deadline)
+
+    def complaint(self) -> str | None:
+        """What the kernel said, or that it is tainted by more than before."""
+        if said := super().complaint():
+            return said
+        deadline = self.budget.deadline("reading L0's taint", 10)
+        done = self.connection.run("cat /proc/sys/kernel/tainted", deadline, check=False)
+        now = int(done.stdout.strip() or 0) if done.status == 0 else self._taint
+        if now & ~self._taint:
+            return (
+                f"the kernel is tainted by {now & ~self._taint:#x} more than before "
+                "(Documentation/admin-guide/tainted-kernels.rst)"
+            )
+        return None
+
+    def close(self) -> None:
+        lab, self._lab = self._lab, None
+        if lab is None:
+            return
+        try:
+            if self._kmsg:
+                self._kmsg.close()
+            if self._keeper:
+                self._keeper.close(self.budget.deadline("the keeper ends", 30))
+        finally:
+            lab.close()
+
+    def _can_nest(self) -> bool:
+        """Without VMX or SVM there is no module to load: the checks say so better."""
+        flags = self.lab.probe()["flags"]
+        return bool(flags["vmx"] or flags["svm"])
+
+    def _say(self, text: str) -> None:
+        if text:
+            self.timeline.note("L0", text, shown=True)
+
+    def _put_back_what_others_left(self) -> None:
+        """A note is there while a job has the module changed: wait for it, or do its work."""
+        if not self.lab.script.noted(self.budget.deadline("looking for a note on L0", 10)):
+            return
+        self._say(restore(self.lab, self.settings, self._waiting))
+
+    def _take(self) -> None:
+        exclusive = self.settings.modules == "nested"
+        log = self._place.logs / "l1-qemu.log"
+        self._keeper = self.lab.keep(
+            self._job, self.settings, exclusive=exclusive, say=self._waiting, log=log
+        )
+        deadline = self.budget.deadline("signing the job's folder", 10)
+        self.connection.run(f"echo {self._keeper.pid} >{self.folder}/keeper", deadline)
+
+    def _waiting(self, holder: str) -> None:
+        self._say(f"waiting up to {self.settings.wait} s for the host: {holder} has it")
+
+    def _listen(self) -> None:
+        """From now on what the kernel says goes into the console's log."""
+        deadline = self.budget.deadline("reading L0's kernel messages", 10)
+        done = self.connection.run([self.helper, "kmsg", "--last"], deadline)
+        last = json.loads(done.stdout)["last"]
+        argv = [self.helper, "kmsg", "--follow", "--after", str(last)]
+        self._kmsg = self.connection.start(argv, deadline)
+        self._kmsg.channel.settimeout(None)
+        ConsolePump(self._kmsg.channel.recv, self._console.log)
+
+    def _bring(self, qemu: Sequence[str]) -> None:
+        images = self._place.images
+        deadline = self.budget.deadline("bringing L1's files to L0", 60)
+        disk = images.userland if self.settings.l2 == "linux" else images.lean
+        with self.timeline.step("L0", "L1's files are brought to L0", "upload"):
+            self._files = GuestFiles(
+                qemu=tuple(qemu),
+                bios=self.lab.store(images.bios, deadline),
+                disk=self.lab.store(disk, deadline),
+                kernel=self.lab.store(images.l1_kernel, deadline),
+                initrd=self.lab.store(images.l1_initrd, deadline),
+            )
+
+
+def restore(lab: Lab, settings: Settings, waiting: Any) -> str:
+    """Put the module back as its note says, under the host's lock. Raises BenchError."""
+    job = f"restore-{uuid.uuid4().hex[:12]}"
+    keeper = lab.keep(job, settings, exclusive=True, say=waiting)
+    try:
+        return lab.script.restore(lab.budget.deadline("putting the KVM module back", 30))
+    finally:
+        keeper.close(lab.budget.deadline("the keeper ends", 30))
+
+
+def check(spec: str, settings: Settings) -> str:
+    """What can be said of a lab host without asking it. Raises UsageError."""
+    if settings.kernel != "auto":
+        raise UsageError(
+            f"kernel = {settings.kernel} cannot be had on {spec}: it runs its own kernel",
+            "leave `kernel` out, boot that kernel there, and use --expect-kernel",
+        )
+    if spec != "local":
+        sshname.Name.parse(spec)
+    return "its running kernel"

@@ -1,0 +1,97 @@
+"""Emulated hosts that stand by themselves: `l2gate up` boots one, `l2gate down` ends it.
+
+Each has a folder in the cache with its key, its known_hosts and an ssh_config, by which ssh(1) and
+`--host ssh://NAME` reach it as they reach any machine, and a process that owns it.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from l2gate.hosts.ssh import Endpoint
+from l2gate.settings import cache_dir
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A host that stands: its name for ssh, its kind, its kernel, and the process that owns it."""
+
+    name: str
+    kind: str
+    kernel: str
+    owner: int
+    #: When the owner was started (proc(5), field 22 of stat): a process id is used again.
+    born: str
+
+    @property
+    def folder(self) -> Path:
+        return home() / self.name
+
+    @property
+    def url(self) -> str:
+        return f"ssh://{self.name}"
+
+    @property
+    def ssh(self) -> str:
+        return shlex.join(["ssh", "-F", str(self.folder / "ssh_config"), self.name])
+
+    @property
+    def alive(self) -> bool:
+        return born_at(self.owner) == self.born
+
+
+def home() -> Path:
+    """Where they are described."""
+    return cache_dir() / "standing"
+
+
+def born_at(pid: int) -> str:
+    """When a process was started; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def config_of(name: str) -> str:
+    """The ssh_config of the standing host ``name``; empty if there is no such host."""
+    config = home() / name / "ssh_config"
+    return str(config) if "/" not in name and config.is_file() else ""
+
+
+def standing() -> list[Standing]:
+    """The hosts that stand. What one whose owner was killed has left is removed."""
+    found = []
+    for file in sorted(home().glob("*/host.json")):
+        with suppress(OSError, ValueError, TypeError):
+            host = Standing(**json.loads(file.read_text()))
+            if host.alive:
+                found.append(host)
+            else:
+                shutil.rmtree(file.parent, ignore_errors=True)
+    return found
+
+
+def announce(host: Standing, endpoint: Endpoint) -> None:
+    """Write what ssh needs to reach it; host.json comes last, it says that all is there."""
+    folder = host.folder
+    key = folder / "key"
+    key.touch(mode=0o600)
+    key.write_bytes(Path(endpoint.key_file).read_bytes())
+    known = folder / "known_hosts"
+    known.write_text(f"[{endpoint.address}]:{endpoint.port} {endpoint.host_key}\n")
+    lines = {
+        "HostName": endpoint.address, "Port": endpoint.port, "User": endpoint.user,
+        "IdentityFile": key, "IdentitiesOnly": "yes", "UserKnownHostsFile": known,
+        "StrictHostKeyChecking": "yes",
+    }  # fmt: skip
+    config = "".join(f"    {key} {value}\n" for key, value in lines.items())
+    (folder / "ssh_config").write_text(f"Host {host.name}\n{config}")
+    draft = folder / ".host.json"
+    draft.write_text(json.dumps(asdict(host)))
+    draft.rename(folder / "host.json")

@@ -1,0 +1,128 @@
+"""`l2gate up` and `l2gate down`: an emulated host that stands by itself, owned by a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from l2gate import settings as options
+from l2gate.deadline import Deadline
+from l2gate.errors import BenchError, L2gateError, UsageError
+from l2gate.events import FileSink, Timeline
+from l2gate.hosts import emulated, kinds
+from l2gate.hosts.host import Place
+from l2gate.hosts.standing import Standing, announce, born_at, home, standing
+from l2gate.images import build
+from l2gate.scratch import Scratch
+from l2gate.settings import Settings, to_environment
+
+_UP_SECONDS = 600
+
+
+def up(settings: Settings, kind: str, name: str) -> Standing:
+    """Boot a host in a process of its own, and wait until it can be reached.
+
+    Raises UsageError for a name that is taken, BenchError with the owner's last words.
+    """
+    name = name or kind
+    if "/" in name or name.startswith((".", "-")):
+        raise UsageError(f"{name} is no name for a host", "use letters, digits and dashes")
+    if any(host.name == name for host in standing()):
+        raise UsageError(f"{name} is up already", f"l2gate down {name}, or give another --name")
+    folder = home() / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True, mode=0o700)
+    log = folder / "owner.log"
+    command = [sys.executable, "-m", "l2gate.up", name]
+    with log.open("wb") as output:
+        owner = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | to_environment(settings),
+            start_new_session=True,
+        )
+    try:
+        return _wait(owner, folder, log, settings)
+    except BaseException:
+        owner.send_signal(signal.SIGTERM)
+        owner.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _wait(owner: subprocess.Popen[bytes], folder: Path, log: Path, settings: Settings) -> Standing:
+    deadline = Deadline(f"{folder.name} is up", _UP_SECONDS * settings.patience_factor)
+    file = folder / "host.json"
+
+    def ready() -> bool:
+        if owner.poll() is not None:
+            words = log.read_text(errors="replace").strip().splitlines()[-3:]
+            raise BenchError(f"{folder.name} did not come up: {' / '.join(words)}")
+        return file.exists()
+
+    deadline.poll(ready, 0.1)
+    return Standing(**json.loads(file.read_text()))
+
+
+def down(host: Standing) -> None:
+    """End a host and see that its owner is gone. Raises BenchError if it does not go."""
+    try:
+        descriptor = os.pidfd_open(host.owner)
+    except ProcessLookupError:
+        return
+    try:
+        if host.alive:
+            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
+            if not select.select([descriptor], [], [], 30.0)[0]:
+                raise BenchError(f"{host.name}: its owner {host.owner} does not end", "kill it")
+    finally:
+        os.close(descriptor)
+    shutil.rmtree(host.folder, ignore_errors=True)
+
+
+# --- the owner ------------------------------------------------------------------------------------
+
+
+def _own(name: str) -> int:
+    """Boot the host that the environment asks for, and stay until SIGTERM or its end."""
+
+    def end(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    wanted = options.resolve(options.from_environment())
+    folder = home() / name
+    timeline = Timeline(FileSink(folder / "timeline.jsonl"))
+    kind = kinds.find(wanted.host)
+    with Scratch("up") as private:
+        kernel = kind.prepare_kernel(wanted, timeline)
+        place = Place(wanted, build.images(timeline), private, folder, timeline)
+        host = kind.make(place, kernel)
+        assert isinstance(host, emulated.EmulatedHost) and kernel is not None
+        try:
+            host.boot()
+            announce(Standing(name, kind.name, kernel.spec, os.getpid(), born_at(os.getpid())),
+                      host.endpoint)  # fmt: skip
+            host.wait()
+        finally:
+            host.close()
+            shutil.rmtree(folder, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(_own(sys.argv[1]))
+    except KeyboardInterrupt:
+        sys.exit(0)
+    except L2gateError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
