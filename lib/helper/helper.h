@@ -14,8 +14,13 @@ int verb_inject(int argc, char **argv);
 int verb_bridge(int argc, char **argv);
 int verb_l2(int argc, char **argv);
 int verb_victim(int argc, char **argv);
+int verb_keep(int argc, char **argv);
+int verb_kmsg(int argc, char **argv);
 
 /* The value after `name` in argv, or NULL. */
 const char *option(int argc, char **argv, const char *name);
+
+/* Whether `name` is in argv. */
+bool given(int argc, char **argv, const char *name);
 
 #endif

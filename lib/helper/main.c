@@ -22,6 +22,8 @@ static const struct {
 	{ "bridge", verb_bridge, "carry stdin and stdout to a unix socket" },
 	{ "l2", verb_l2, "run the tiny nested guest" },
 	{ "victim", verb_victim, "a process that takes exceptions as signals" },
+	{ "keep", verb_keep, "own what a job has on a lab host, and put it away" },
+	{ "kmsg", verb_kmsg, "print the kernel's messages" },
 };
 
 const char *option(int argc, char **argv, const char *name)
@@ -30,6 +32,14 @@ const char *option(int argc, char **argv, const char *name)
 		if (!strcmp(argv[i], name))
 			return argv[i + 1];
 	return NULL;
+}
+
+bool given(int argc, char **argv, const char *name)
+{
+	for (int i = 0; i < argc; i++)
+		if (!strcmp(argv[i], name))
+			return true;
+	return false;
 }
 
 static int usage(void)

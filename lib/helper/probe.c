@@ -3,8 +3,11 @@
  * probe
  *
  * Prints one line about this machine: its kernel, its CPU, which vendor module of KVM is loaded
- * with which parameters, and what KVM says it can do.
+ * with which parameters and who uses it, what KVM says it can do, and what may keep a process from
+ * reading another. What this machine does not tell is null.
  */
+#include <cpuid.h>
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -14,6 +17,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "helper.h"
@@ -110,16 +114,59 @@ static void print_cpu(void)
 	json_bool("vmx", has_word(text, "vmx"));
 	json_bool("svm", has_word(text, "svm"));
 	json_close_object();
+	json_text("microcode", cpuinfo("microcode", text, sizeof(text)) ? text : NULL);
 }
 
-static void print_parameters(const char *module)
+/* The name by which the hypervisor under this machine, if there is one, calls itself. */
+static void print_hypervisor(void)
+{
+	unsigned int a, b, c, d, name[4] = { 0 };
+	bool there = __get_cpuid(1, &a, &b, &c, &d) && c & 1u << 31;
+
+	if (there)
+		__cpuid(0x40000000, a, name[0], name[1], name[2]);
+	json_text("hypervisor", name[0] ? (const char *)name : NULL);
+}
+
+static void print_machine(void)
+{
+	char vendor[128], product[128], text[260];
+
+	if (!read_line("/sys/class/dmi/id/sys_vendor", vendor, sizeof(vendor)))
+		vendor[0] = 0;
+	if (!read_line("/sys/class/dmi/id/product_name", product, sizeof(product)))
+		product[0] = 0;
+	snprintf(text, sizeof(text), "%s%s%s", vendor, vendor[0] && product[0] ? " " : "", product);
+	for (size_t end = strlen(text); end && isspace((unsigned char)text[end - 1]); end--)
+		text[end - 1] = 0;
+	json_text("machine", text[0] ? text : NULL);
+}
+
+static void print_memory(void)
+{
+	FILE *file = fopen("/proc/meminfo", "re");
+	char line[128];
+	long long kilobytes = -1;
+
+	while (file && kilobytes < 0 && fgets(line, sizeof(line), file))
+		if (!strncmp(line, "MemAvailable:", 13))
+			kilobytes = atoll(line + 13);
+	if (file)
+		fclose(file);
+	if (kilobytes < 0)
+		json_null("memory_available_mb");
+	else
+		json_number("memory_available_mb", kilobytes / 1024);
+}
+
+static void print_parameters(const char *key, const char *module)
 {
 	char folder[128], path[512];
 	struct dirent *entry;
 	DIR *dir;
 
 	snprintf(folder, sizeof(folder), "/sys/module/%s/parameters", module);
-	json_object("parameters");
+	json_object(key);
 	dir = opendir(folder);
 	while (dir && (entry = readdir(dir))) {
 		if (entry->d_name[0] == '.')
@@ -135,13 +182,76 @@ static void print_parameters(const char *module)
 static void print_module(void)
 {
 	const char *module = NULL;
+	char path[128];
 
 	if (access("/sys/module/kvm_intel", F_OK) == 0)
 		module = "kvm_intel";
 	else if (access("/sys/module/kvm_amd", F_OK) == 0)
 		module = "kvm_amd";
 	json_text("kvm_module", module);
-	print_parameters(module ? module : "kvm");
+	print_parameters("parameters", module ? module : "kvm");
+	print_parameters("kvm_parameters", "kvm");
+	snprintf(path, sizeof(path), "/sys/module/%s/refcnt", module ? module : "");
+	print_number_file("kvm_users", path);
+}
+
+/* All that could provide KVM, those that we do not know included. */
+static void print_modules(void)
+{
+	DIR *dir = opendir("/sys/module");
+	struct dirent *entry;
+
+	json_list("kvm_modules");
+	while (dir && (entry = readdir(dir)))
+		if (!strncmp(entry->d_name, "kvm", 3))
+			json_text(NULL, entry->d_name);
+	if (dir)
+		closedir(dir);
+	json_close_list();
+}
+
+static bool has_vm(const char *pid)
+{
+	static const char vm[] = "anon_inode:kvm-vm";
+	char folder[64], path[512], target[64];
+	struct dirent *entry;
+	bool found = false;
+	DIR *dir;
+
+	snprintf(folder, sizeof(folder), "/proc/%.16s/fd", pid);
+	dir = opendir(folder);
+	while (dir && !found && (entry = readdir(dir))) {
+		ssize_t length;
+
+		snprintf(path, sizeof(path), "%s/%s", folder, entry->d_name);
+		length = readlink(path, target, sizeof(target));
+		found = length == sizeof(vm) - 1 && !memcmp(target, vm, sizeof(vm) - 1);
+	}
+	if (dir)
+		closedir(dir);
+	return found;
+}
+
+/* The processes that have a VM, as far as we may look. */
+static void print_vms(void)
+{
+	DIR *dir = opendir("/proc");
+	struct dirent *entry;
+	char path[64];
+
+	json_list("other_vms");
+	while (dir && (entry = readdir(dir))) {
+		if (!isdigit((unsigned char)entry->d_name[0]) || !has_vm(entry->d_name))
+			continue;
+		snprintf(path, sizeof(path), "/proc/%.16s/comm", entry->d_name);
+		json_object(NULL);
+		json_number("pid", atoll(entry->d_name));
+		print_file("comm", path);
+		json_close_object();
+	}
+	if (dir)
+		closedir(dir);
+	json_close_list();
 }
 
 static void print_kvm(void)
@@ -171,10 +281,22 @@ int verb_probe(int argc, char **argv)
 	json_text("version", name.version);
 	print_file("cmdline", "/proc/cmdline");
 	print_cpu();
+	print_hypervisor();
+	print_machine();
+	print_memory();
 	print_module();
+	print_modules();
 	print_kvm();
+	print_vms();
 	print_number_file("yama_ptrace_scope", "/proc/sys/kernel/yama/ptrace_scope");
 	print_number_file("tainted", "/proc/sys/kernel/tainted");
+	print_file("lockdown", "/sys/kernel/security/lockdown");
+	print_file("lsm", "/sys/kernel/security/lsm");
+	print_number_file("selinux_enforcing", "/sys/fs/selinux/enforce");
+	print_number_file("selinux_deny_ptrace", "/sys/fs/selinux/booleans/deny_ptrace");
+	print_file("boot_id", "/proc/sys/kernel/random/boot_id");
+	json_number("uid", geteuid());
+	json_number("clock", time(NULL));
 	json_end();
 	return DONE;
 }
