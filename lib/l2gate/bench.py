@@ -233,7 +233,7 @@ class Bench:
                    **{key: probe.get(key) for key in _TOLD_OF_L0})  # fmt: skip
         if not self.kind.emulated:
             self._fact("kernel", spec="running", release=probe["release"],
-                       description=f"the running kernel of {host.spec}, {probe['version']}",
+                       description=probe["version"],
                        )  # fmt: skip
 
     def _equip_l1(self, host: Host, endpoint: Endpoint, helper: Path) -> SshConnection:

@@ -3,54 +3,20 @@ kernel that breaks it fails, for the reason named. Each test is one `l2gate run`
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from l2gate.settings import checkout
 
-INTEL, AMD = "emulated-intel", "emulated-amd"
+from asking import ACCEPTED, AMD, CONTROL, EVERY, HUNDREDTH, INTEL, REFUSED, ZERO, l2gate
+
 #: The slow one first: the tests run side by side.
 HOSTS = (INTEL, AMD)
 MUTANTS = "debian:6.12+unpatched+images/kernels/6.12/mutants"
 
 
-@dataclass(frozen=True)
-class Run:
-    """How a run ended, and the JSON that it wrote."""
-
-    code: int
-    result: dict[str, Any]
-
-    def failing(self, test: str) -> list[dict[str, Any]]:
-        return [c for c in self.result["cases"] if c["test"] == test and c["verdict"] == "fail"]
-
-
 #: The pair that differs by the commit alone, on each host. What the suite itself must notice has
 #: nothing to do with the host, so the rest is asked where it is answered soonest.
 on_each_host = pytest.mark.parametrize("host", HOSTS)
-
-
-def l2gate(host: str, kernel: str, folder: Path, *words: str) -> Run:
-    target = folder / "result.json"
-    command = [sys.executable, "-m", "l2gate.cli", "run", "--host", host, "--kernel", kernel]
-    command += ["--json", str(target), *words]
-    done = subprocess.run(command, cwd=checkout(), capture_output=True, text=True, timeout=900)
-    print(done.stdout[-6000:], done.stderr[-3000:])
-    assert target.exists(), "no result was written"
-    return Run(done.returncode, json.loads(target.read_text()))
-
-
-EVERY = "RefusedWhileL2IsActive.test_every_exception"
-HUNDREDTH = "RefusedWhileL2IsActive.test_the_hundredth_time_as_the_first"
-ZERO = "RefusedWhileL2IsActive.test_nothing_is_injected_when_nothing_is_asked"
-CONTROL = "AcceptedWhileL1IsActive.test_every_exception"
-REFUSED = "tests/injection/refused_while_l2_active.py"
-ACCEPTED = "tests/injection/accepted_while_l1_active.py"
 
 
 @on_each_host

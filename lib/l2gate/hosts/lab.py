@@ -40,9 +40,10 @@ _CONNECT_SECONDS = 30
 _LOOP = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
 _LOOP_SECONDS = 0.25
 
-#: The folder, and what killed keepers have left in it.
+#: The folder; what killed keepers have left in it, and what no job has used for a month, goes.
 _MAKE_ROOM = f"""
 umask 077 && mkdir -p {STORE} {JOBS} && chmod 700 {ROOM} || exit 1
+find {STORE} -type f -mtime +30 -exec rm -f {{}} +
 for job in {JOBS}/*; do
 	[ -f "$job/keeper" ] || continue
 	grep -q "$job" "/proc/$(cat "$job/keeper")/cmdline" 2>/dev/null || rm -rf "$job"
@@ -100,6 +101,7 @@ class Lab:
         digest = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
         target = f"{STORE}/{digest}-{source.name}"
         self.connection.put(source, target, deadline, mode)
+        self.connection.run(["touch", target], deadline)  # used today
         return target
 
     def keep(

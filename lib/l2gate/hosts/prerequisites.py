@@ -33,6 +33,10 @@ class Check:
     mend: str = ""
     needed: bool = True
 
+    def __post_init__(self) -> None:
+        if self.enough:
+            object.__setattr__(self, "mend", "")
+
     @property
     def hinders(self) -> bool:
         return self.needed and not self.enough
@@ -82,7 +86,7 @@ def host_checks(survey: Survey) -> list[Check]:
 
 
 def _host(what: str, found: str, enough: bool, mend: str = "", *, needed: bool = True) -> Check:
-    return Check("host", what, found, enough, "" if enough else mend, needed)
+    return Check("host", what, found, enough, mend, needed)
 
 
 def _access(survey: Survey) -> list[Check]:
