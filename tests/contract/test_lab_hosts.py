@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,11 @@ class Machine:
         Deadline("the machine is as it was", SILENCE + 120).poll(self.is_as_it_was, 1.0)
 
 
+_numbers = count()
+
+
 def boot(kind: str, kernel: str) -> Iterator[Machine]:
-    name = f"test-{kind}-{os.getpid()}-{kernel.rpartition('+')[2]}"
+    name = f"test-{kind}-{os.getpid()}-{next(_numbers)}"
     said = l2gate_says("up", "--host", kind, "--kernel", kernel, "--name", name)
     assert said.returncode == 0, said.stderr
     try:
@@ -291,9 +295,9 @@ def test_a_jump_and_an_alias_lead_there_as_with_ssh(amd: Machine, tmp_path: Path
     known.write_text("inner " + (amd.host.folder / "known_hosts").read_text().split(" ", 1)[1])
     config = tmp_path / "config"
     config.write_text(
-        f"Host inner\n HostName 127.0.0.1\n HostKeyAlias inner\n User root\n"
+        f"Include {amd.ssh_config}\nHost inner\n HostName 127.0.0.1\n HostKeyAlias inner\n User root\n"
         f" ProxyJump {amd.host.name}\n IdentityFile {amd.host.folder / 'key'}\n"
-        f" UserKnownHostsFile {known}\nInclude {amd.ssh_config}\n"
+        f" UserKnownHostsFile {known}\n"
     )
     assert _examined("ssh://inner", "--ssh-config", str(config), "--modules", "nested")["ready"]
     known.write_text("")

@@ -37,8 +37,10 @@ LOCK = f"{ROOM}/lock"
 
 _CONNECT_SECONDS = 30
 #: A loop of the shell that a machine with hardware virtualization ends in this time.
-_LOOP = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
-_LOOP_SECONDS = 0.25
+_LOOP = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done"
+_LOOP_SECONDS = 0.02
+#: No host is taken for slower: a deadline must come to its end.
+_SLOWEST = 30.0
 
 #: The folder; what killed keepers have left in it, and what no job has used for a month, goes.
 _MAKE_ROOM = f"""
@@ -131,7 +133,9 @@ def open_lab(spec: str, helper: Path, settings: Settings) -> Lab:
     connection = connect(spec, settings, start)
     try:
         user = _become_root(connection, spec, start)
-        budget = Budget(max(1.0, _slowness(connection, start)) * settings.patience_factor)
+        clock = Deadline("measuring L0's speed", 2 * _CONNECT_SECONDS * settings.patience_factor)
+        slow = min(_SLOWEST, max(1.0, _slowness(connection, clock)))
+        budget = Budget(slow * settings.patience_factor)
         deadline = budget.deadline("bringing the helper to L0", 20)
         connection.run(_MAKE_ROOM, deadline)
         lab = Lab(connection, user, "", ModuleScript(connection, "", ROOM), budget)
