@@ -6,19 +6,20 @@ PYTHON ?= python3
 VENV := .venv
 L2GATE := $(VENV)/bin/l2gate
 PACKAGES := make gcc libc6-dev mmdebstrap uidmap bubblewrap qemu-system-x86 squashfs-tools cpio zstd \
-	debian-archive-keyring python3-venv
+	debian-archive-keyring python3-venv openssh-client
 ARGUMENTS = --kernel '$(KERNEL)' $(if $(HOST),--host '$(HOST)') $(if $(EXPECT),--expect '$(EXPECT)') \
-	$(if $(L2),--l2 '$(L2)') $(if $(BOCHS),--bochs '$(BOCHS)') $(if $(JSON),--json '$(JSON)')
+	$(if $(L2),--l2 '$(L2)') $(if $(MODULES),--modules '$(MODULES)') $(if $(BOCHS),--bochs '$(BOCHS)') $(if $(JSON),--json '$(JSON)')
 RUFF := $(VENV)/bin/ruff
 STAMP := $(VENV)/.l2gate-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup apt venv images run test compare bench soak lint unit clean distclean
+.PHONY: help setup apt venv images run test doctor compare bench soak lint unit clean distclean
 
 help:
 	@echo 'make run    all set-up, then ask KERNEL ($(KERNEL)); also HOST, EXPECT, L2, JSON'
 	@echo 'make test   all set-up, then lint, unit tests and the system tests both ways'
 	@echo 'make compare  all set-up, then the same cases on the Intel and on the AMD host, side by side'
+	@echo 'make doctor   every prerequisite on HOST at once: found, enough, mend'
 	@echo 'make bench    where the seconds go, over N (3) runs on each host; make soak: N (50) runs'
 	@echo 'make setup  apt + venv + images: after it nothing is fetched any more'
 	@echo 'make apt    Debian packages: the only step that changes the machine (root or sudo)'
@@ -67,6 +68,9 @@ test: setup lint
 	@$(VENV)/bin/python -m pytest -c lib/pyproject.toml --rootdir . -p no:cacheprovider -v \
 	  -n auto --maxprocesses 4 --dist worksteal --durations=0 --durations-min=5 \
 	  tests/contract tests/unit
+
+doctor: venv
+	@$(L2GATE) doctor $(ARGUMENTS)
 
 compare: setup
 	@$(L2GATE) compare --kernel '$(KERNEL)'

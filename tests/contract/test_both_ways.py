@@ -6,7 +6,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from asking import ACCEPTED, AMD, CONTROL, EVERY, HUNDREDTH, INTEL, REFUSED, ZERO, l2gate
 
 #: The slow one first: the tests run side by side.

@@ -295,7 +295,8 @@ def test_a_jump_and_an_alias_lead_there_as_with_ssh(amd: Machine, tmp_path: Path
     known.write_text("inner " + (amd.host.folder / "known_hosts").read_text().split(" ", 1)[1])
     config = tmp_path / "config"
     config.write_text(
-        f"Include {amd.ssh_config}\nHost inner\n HostName 127.0.0.1\n HostKeyAlias inner\n User root\n"
+        f"Include {amd.ssh_config}\nHost inner\n HostName 127.0.0.1\n HostKeyAlias inner\n"
+        " User root\n"
         f" ProxyJump {amd.host.name}\n IdentityFile {amd.host.folder / 'key'}\n"
         f" UserKnownHostsFile {known}\n"
     )
