@@ -14,15 +14,15 @@ from l2gate.deadline import Budget
 from l2gate.errors import BenchError, L2gateError, MissingPrerequisite
 from l2gate.events import Event, Timeline
 from l2gate.hosts import kinds
-from l2gate.hosts.connection import Connection, checked
-from l2gate.hosts.emulated import HELPER
+from l2gate.hosts.emulated.machine import HELPER
 from l2gate.hosts.host import Host, Place
-from l2gate.hosts.prerequisites import kernel_matches
-from l2gate.hosts.ssh import Endpoint, SshConnection
-from l2gate.hosts.switchboard import Switchboard
+from l2gate.hosts.lab.prerequisites import kernel_matches
 from l2gate.images import build, roots
 from l2gate.qemu.l1vm import L1Vm
 from l2gate.settings import Settings
+from l2gate.wires.connection import Connection, checked
+from l2gate.wires.ssh import Endpoint, SshConnection
+from l2gate.wires.switchboard import Switchboard
 
 #: The variable that tells a test where the bench is described.
 BENCH_VARIABLE = "L2GATE_BENCH"

@@ -21,7 +21,8 @@ from l2gate.compare import compare
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
 from l2gate.events import FileSink, Timeline
-from l2gate.hosts import kinds, lab
+from l2gate.hosts import kinds
+from l2gate.hosts.lab import access as lab
 from l2gate.hosts.standing import Standing, standing
 from l2gate.images import helper
 from l2gate.images.build import build_all

@@ -13,9 +13,11 @@ from pathlib import Path
 from l2gate.deadline import Deadline
 from l2gate.errors import L2gateError, MissingPrerequisite
 from l2gate.events import Timeline
-from l2gate.hosts import emulated, kinds, lab
+from l2gate.hosts import kinds
+from l2gate.hosts.emulated import machine as emulated
 from l2gate.hosts.kinds import Kind
-from l2gate.hosts.prerequisites import Check, host_checks
+from l2gate.hosts.lab import access as lab
+from l2gate.hosts.lab.prerequisites import Check, host_checks
 from l2gate.images import build, helper, roots
 from l2gate.settings import Settings, cache_dir
 

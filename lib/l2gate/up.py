@@ -15,7 +15,8 @@ from l2gate import settings as options
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, L2gateError, UsageError
 from l2gate.events import FileSink, Timeline
-from l2gate.hosts import emulated, kinds
+from l2gate.hosts import kinds
+from l2gate.hosts.emulated.machine import EmulatedHost
 from l2gate.hosts.host import Place
 from l2gate.hosts.standing import Standing, announce, born_at, home, standing
 from l2gate.images import build
@@ -106,7 +107,7 @@ def _own(name: str) -> int:
         kernel = kind.prepare_kernel(wanted, timeline)
         place = Place(wanted, build.images(timeline), private, folder, timeline)
         host = kind.make(place, kernel)
-        assert isinstance(host, emulated.EmulatedHost) and kernel is not None
+        assert isinstance(host, EmulatedHost) and kernel is not None
         try:
             host.boot()
             announce(Standing(name, kind.name, kernel.spec, os.getpid(), born_at(os.getpid())),

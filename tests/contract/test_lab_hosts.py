@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from asking import ACCEPTED, AMD, CONTROL, EVERY, INTEL, Run, l2gate, l2gate_says
 from l2gate.deadline import Deadline
-from l2gate.hosts.keeper import SILENCE
+from l2gate.hosts.lab.keeper import SILENCE
 from l2gate.hosts.standing import Standing, standing
 from l2gate.settings import checkout
 

@@ -1,4 +1,4 @@
-"""What a job has on a lab host is put away: the helper's `keep`, and hosts/kvm-module.sh."""
+"""What a job has on a lab host is put away: the helper's `keep`, and hosts/lab/kvm-module.sh."""
 
 from __future__ import annotations
 
@@ -275,7 +275,7 @@ def test_a_folder_that_cannot_be_ours_is_refused(keeper: KeepMaker, tmp_path: Pa
 
 # ---- kvm-module.sh ----
 
-SCRIPT = checkout() / "lib/l2gate/hosts/kvm-module.sh"
+SCRIPT = checkout() / "lib/l2gate/hosts/lab/kvm-module.sh"
 
 # Stands for modprobe, rmmod and the programs that write, and counts their calls. At the call that
 # $FAKE/kill-at names it kills the script with all that it runs: before it works, or after.

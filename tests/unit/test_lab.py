@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 from l2gate.deadline import Deadline
 from l2gate.errors import MissingPrerequisite, UsageError
-from l2gate.hosts import kinds, lab
-from l2gate.hosts.here import LocalConnection
-from l2gate.hosts.prerequisites import Survey, host_checks, require
-from l2gate.hosts.qemuprogram import Qemu
-from l2gate.hosts.sshname import Name, resolve
+from l2gate.hosts import kinds
+from l2gate.hosts.lab import access as lab
+from l2gate.hosts.lab.prerequisites import Survey, host_checks, require
+from l2gate.hosts.lab.qemuprogram import Qemu
 from l2gate.settings import resolve as settings
+from l2gate.wires.here import LocalConnection
+from l2gate.wires.sshname import Name, resolve
 
 SOON = 20.0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from l2gate.errors import KernelSpecError
-from l2gate.hosts import ramboot
+from l2gate.hosts.emulated import ramboot
 from l2gate.kernels.vmlinux import Segment, Vmlinux
 
 MIB = 1 << 20

@@ -11,8 +11,8 @@ from typing import Any
 from l2gate.deadline import Budget
 from l2gate.errors import BenchError, HelperError
 from l2gate.guests.marks import NO_MARKS, Marks
-from l2gate.hosts.connection import Connection, Remote
 from l2gate.images import userland
+from l2gate.wires.connection import Connection, Remote
 
 _START_SECONDS = 20
 _ANSWER_SECONDS = 12

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from l2gate.deadline import Budget
 from l2gate.guests.marks import Marks
-from l2gate.hosts.connection import Connection
+from l2gate.wires.connection import Connection
 
 _ANSWER_SECONDS = 15
 

@@ -11,9 +11,9 @@ from typing import Protocol
 from l2gate.console import Console
 from l2gate.deadline import Budget, Deadline
 from l2gate.events import Timeline
-from l2gate.hosts.connection import Connection
 from l2gate.images.build import Images
 from l2gate.settings import Settings
+from l2gate.wires.connection import Connection
 
 #: What a kernel says of its own faults: a WARN, an oops, a BUG, a sanitizer's find.
 _COMPLAINT = re.compile(

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from l2gate.errors import UsageError
 from l2gate.events import Timeline
-from l2gate.hosts import bochs, lab, sshname, tcg
-from l2gate.hosts.emulated import EmulatedHost
+from l2gate.hosts.emulated import bochs, tcg
+from l2gate.hosts.emulated.machine import EmulatedHost
 from l2gate.hosts.host import Host, Place
+from l2gate.hosts.lab import labhost
 from l2gate.kernels import spec as kernel_spec
 from l2gate.kernels.kernel import KernelUnderTest, prepare
 from l2gate.settings import Settings
+from l2gate.wires import sshname
 
 AUTO = "auto"
 #: What an emulated host boots if no kernel is named.
@@ -82,8 +84,8 @@ def _lab(spec: str) -> Kind:
         spec,
         "this machine and its running kernel" if spec == "local" else "a machine over SSH",
         False,
-        lambda settings: lab.check(spec, settings),
-        lambda place, _: lab.LabHost(spec, place),
+        lambda settings: labhost.check(spec, settings),
+        lambda place, _: labhost.LabHost(spec, place),
     )
 
 

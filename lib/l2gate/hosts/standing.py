@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from l2gate.hosts.ssh import Endpoint
 from l2gate.settings import cache_dir
+from l2gate.wires.ssh import Endpoint
 
 
 @dataclass(frozen=True)

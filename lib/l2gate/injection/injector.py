@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from l2gate.deadline import Budget
-from l2gate.hosts.connection import Connection, Remote
 from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
+from l2gate.wires.connection import Connection, Remote
 
 _ANSWER_SECONDS = 15
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from l2gate.deadline import Deadline
 from l2gate.errors import HelperError
-from l2gate.hosts.connection import Connection
+from l2gate.wires.connection import Connection
 
 #: Kills the helper, busy in the middle of its ioctls, after each of these many microseconds.
 _SCRIPT = """

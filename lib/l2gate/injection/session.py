@@ -16,12 +16,12 @@ from l2gate.events import Event, Timeline
 from l2gate.guests.l2 import L2Guest, start_l2
 from l2gate.guests.marks import Marks
 from l2gate.guests.victim import Victim
-from l2gate.hosts.switchboard import SharedConnection
 from l2gate.injection.injector import Injector
 from l2gate.injection.mishap import kill_half_way
 from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
 from l2gate.injection.vectors import label
 from l2gate.qemu.qmp import Monitor
+from l2gate.wires.switchboard import SharedConnection
 
 _FREEZE_SECONDS = 20
 _QMP_SECONDS = 5

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from l2gate.console import Console, ConsolePump
 from l2gate.errors import GuestCrash, L2gateError
-from l2gate.hosts.connection import Connection, Remote
 from l2gate.hosts.host import GuestFiles, Host, Program
-from l2gate.hosts.keys import KeyPair, write_seed
-from l2gate.hosts.ssh import Endpoint
 from l2gate.images.userland import LINUX
 from l2gate.qemu.qmp import Monitor, forwarded_port
+from l2gate.wires.connection import Connection, Remote
+from l2gate.wires.keys import KeyPair, write_seed
+from l2gate.wires.ssh import Endpoint
 
 _BOOT_SECONDS = 20
 #: noxsave: an emulated CPU's XSAVE sizes do not add up when KVM hands them on, and Linux warns.

@@ -15,7 +15,7 @@ from qemu.qmp import QMPClient, QMPError
 
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError
-from l2gate.hosts.connection import Channel, Connection
+from l2gate.wires.connection import Channel, Connection
 
 T = TypeVar("T")
 

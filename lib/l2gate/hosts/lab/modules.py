@@ -12,7 +12,7 @@ from pathlib import Path
 
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError
-from l2gate.hosts.connection import Connection
+from l2gate.wires.connection import Connection
 
 SCRIPT = Path(__file__).with_name("kvm-module.sh")
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, DeadlineExpired, L2gateError
-from l2gate.hosts.connection import Connection, Remote
+from l2gate.wires.connection import Connection, Remote
 
 #: Seconds without a heartbeat after which the controller counts as gone.
 SILENCE = 30

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError
-from l2gate.hosts import ramboot
-from l2gate.hosts.bochsprogram import IPS, MODEL, Bochs, Terminal, common, panics, start
-from l2gate.hosts.emulated import EmulatedHost
+from l2gate.hosts.emulated import ramboot
+from l2gate.hosts.emulated.bochsprogram import IPS, MODEL, Bochs, Terminal, common, panics, start
+from l2gate.hosts.emulated.machine import EmulatedHost
 from l2gate.settings import Settings
 
 _MEGABYTES = 1536

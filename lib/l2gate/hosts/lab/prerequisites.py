@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from l2gate.errors import MissingPrerequisite
-from l2gate.hosts.qemuprogram import Qemu
+from l2gate.hosts.lab.qemuprogram import Qemu
 from l2gate.settings import Settings
 
 #: Megabytes that L1 and what surrounds it take, and that the uploads take.

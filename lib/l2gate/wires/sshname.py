@@ -22,9 +22,9 @@ import paramiko
 
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, UsageError
-from l2gate.hosts.connection import Connection
-from l2gate.hosts.ssh import SshConnection
 from l2gate.process import run
+from l2gate.wires.connection import Connection
+from l2gate.wires.ssh import SshConnection
 
 SCHEME = "ssh://"
 

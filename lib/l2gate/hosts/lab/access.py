@@ -1,6 +1,6 @@
-"""A lab host: a machine that was there before, with its running kernel; `local` or `ssh://`.
+"""Access to a lab host: connected, root, with the helper on it.
 
-Nothing is installed on it. What is brought lies in one folder (ROOM): the store, by content, which
+Nothing is installed there. What is brought lies in one folder (ROOM): the store, by content, which
 later jobs use again, and a folder for each job, which its keeper removes.
 """
 
@@ -12,23 +12,21 @@ import json
 import socket
 import time
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from l2gate.console import Console, ConsolePump
 from l2gate.deadline import Budget, Deadline
-from l2gate.errors import HelperError, MissingPrerequisite, UsageError
-from l2gate.hosts import qemuprogram, sshname
-from l2gate.hosts.connection import Connection, Remote, checked
-from l2gate.hosts.here import LocalConnection
-from l2gate.hosts.host import GuestFiles, Host, Place, Program
-from l2gate.hosts.keeper import Keeper
-from l2gate.hosts.modules import SCRIPT, ModuleScript
-from l2gate.hosts.prerequisites import Survey, host_checks, require
+from l2gate.errors import HelperError, MissingPrerequisite
+from l2gate.hosts.lab import qemuprogram
+from l2gate.hosts.lab.keeper import Keeper
+from l2gate.hosts.lab.modules import SCRIPT, ModuleScript
+from l2gate.hosts.lab.prerequisites import Survey
 from l2gate.hosts.standing import config_of
 from l2gate.settings import Settings
+from l2gate.wires import sshname
+from l2gate.wires.connection import Connection, checked
+from l2gate.wires.here import LocalConnection
 
 #: The one folder that l2gate has on a lab host: persistent, root's alone, and not `noexec`.
 ROOM = "/var/lib/l2gate"
@@ -203,144 +201,6 @@ def install_command(connection: Connection, deadline: Deadline) -> str:
     return ""
 
 
-class LabHost(Host):
-    """L0 is a machine with its running kernel."""
-
-    emulator = ""
-
-    def __init__(self, spec: str, place: Place) -> None:
-        self.spec, self._place = spec, place
-        self.settings, self.timeline = place.settings, place.timeline
-        self._console = Console("L0", place.logs / "l0-console.log")
-        self._lab: Lab | None = None
-        self._keeper: Keeper | None = None
-        self._kmsg: Remote | None = None
-        self._taint = 0
-        self._files: GuestFiles | None = None
-        self._job = uuid.uuid4().hex[:12]
-
-    @property
-    def lab(self) -> Lab:
-        assert self._lab is not None
-        return self._lab
-
-    @property
-    def connection(self) -> Connection:
-        return self.lab.connection
-
-    @property
-    def console(self) -> Console:
-        return self._console
-
-    @property
-    def folder(self) -> str:
-        return f"{JOBS}/{self._job}"
-
-    @property
-    def guest_files(self) -> GuestFiles:
-        assert self._files is not None
-        return self._files
-
-    def boot(self) -> None:
-        """Make it ours for the job: lock, module, prerequisites, files.
-
-        Raises MissingPrerequisite with doctor's words where the suite cannot run.
-        """
-        images = self._place.images
-        self._lab = open_lab(self.spec, images.helper, self.settings)
-        self.helper, self.budget = self.lab.helper, self.lab.budget
-        self._put_back_what_others_left()
-        self._take()
-        if self.settings.modules == "nested" and self._can_nest():
-            self._say(self.lab.script.nest(self.budget.deadline("loading KVM nested", 30)))
-        survey = self.lab.survey(self.settings)
-        require(host_checks(survey))
-        assert survey.qemu is not None
-        self._taint = int(survey.probe["tainted"] or 0)
-        self._listen()
-        self._bring(survey.qemu.words)
-
-    def start_program(self, line: str, deadline: Deadline, log: Path) -> Program:
-        assert self._keeper is not None
-        return self._keeper.start(line, deadline)
-
-    def complaint(self) -> str | None:
-        """What the kernel said, or that it is tainted by more than before."""
-        if said := super().complaint():
-            return said
-        deadline = self.budget.deadline("reading L0's taint", 10)
-        done = self.connection.run("cat /proc/sys/kernel/tainted", deadline, check=False)
-        now = int(done.stdout.strip() or 0) if done.status == 0 else self._taint
-        if now & ~self._taint:
-            return (
-                f"the kernel is tainted by {now & ~self._taint:#x} more than before "
-                "(Documentation/admin-guide/tainted-kernels.rst)"
-            )
-        return None
-
-    def close(self) -> None:
-        lab, self._lab = self._lab, None
-        if lab is None:
-            return
-        try:
-            if self._kmsg:
-                self._kmsg.close()
-            if self._keeper:
-                self._keeper.close(self.budget.deadline("the keeper ends", 30))
-        finally:
-            lab.close()
-
-    def _can_nest(self) -> bool:
-        """Without VMX or SVM there is no module to load: the checks say so better."""
-        flags = self.lab.probe()["flags"]
-        return bool(flags["vmx"] or flags["svm"])
-
-    def _say(self, text: str) -> None:
-        if text:
-            self.timeline.note("L0", text, shown=True)
-
-    def _put_back_what_others_left(self) -> None:
-        """A note is there while a job has the module changed: wait for it, or do its work."""
-        if not self.lab.script.noted(self.budget.deadline("looking for a note on L0", 10)):
-            return
-        self._say(restore(self.lab, self.settings, self._waiting))
-
-    def _take(self) -> None:
-        exclusive = self.settings.modules == "nested"
-        log = self._place.logs / "l1-qemu.log"
-        self._keeper = self.lab.keep(
-            self._job, self.settings, exclusive=exclusive, say=self._waiting, log=log
-        )
-        deadline = self.budget.deadline("signing the job's folder", 10)
-        self.connection.run(f"echo {self._keeper.pid} >{self.folder}/keeper", deadline)
-
-    def _waiting(self, holder: str) -> None:
-        self._say(f"waiting up to {self.settings.wait} s for the host: {holder} has it")
-
-    def _listen(self) -> None:
-        """From now on what the kernel says goes into the console's log."""
-        deadline = self.budget.deadline("reading L0's kernel messages", 10)
-        done = self.connection.run([self.helper, "kmsg", "--last"], deadline)
-        last = json.loads(done.stdout)["last"]
-        argv = [self.helper, "kmsg", "--follow", "--after", str(last)]
-        self._kmsg = self.connection.start(argv, deadline)
-        self._kmsg.channel.settimeout(None)
-        ConsolePump(self._kmsg.channel.recv, self._console.log)
-
-    def _bring(self, qemu: Sequence[str]) -> None:
-        images = self._place.images
-        deadline = self.budget.deadline("bringing L1's files to L0", 60)
-        disk = images.userland if self.settings.l2 == "linux" else images.lean
-        with self.timeline.step("L0", "L1's files are brought to L0", "upload"):
-            self._files = GuestFiles(
-                qemu=tuple(qemu),
-                bios=self.lab.store(images.bios, deadline),
-                disk=self.lab.store(disk, deadline),
-                kernel=self.lab.store(images.l1_kernel, deadline),
-                initrd=self.lab.store(images.l1_initrd, deadline),
-            )
-
-
 def restore(lab: Lab, settings: Settings, waiting: Any) -> str:
     """Put the module back as its note says, under the host's lock. Raises BenchError."""
     if not lab.script.noted(lab.budget.deadline("looking for a note on L0", 10)):
@@ -351,15 +211,3 @@ def restore(lab: Lab, settings: Settings, waiting: Any) -> str:
         return lab.script.restore(lab.budget.deadline("putting the KVM module back", 30))
     finally:
         keeper.close(lab.budget.deadline("the keeper ends", 30))
-
-
-def check(spec: str, settings: Settings) -> str:
-    """What can be said of a lab host without asking it. Raises UsageError."""
-    if settings.kernel != "auto":
-        raise UsageError(
-            f"kernel = {settings.kernel} cannot be had on {spec}: it runs its own kernel",
-            "leave `kernel` out, boot that kernel there, and use --expect-kernel",
-        )
-    if spec != "local":
-        sshname.Name.parse(spec)
-    return "its running kernel"

@@ -13,7 +13,7 @@ import paramiko
 
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, DeadlineExpired
-from l2gate.hosts.connection import Connection
+from l2gate.wires.connection import Connection
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from l2gate.deadline import Deadline
 from l2gate.errors import MissingPrerequisite
-from l2gate.hosts import ramboot
+from l2gate.hosts.emulated import ramboot
 from l2gate.images import cache, roots, userland
 from l2gate.process import die_with_parent, run
 from l2gate.settings import Settings

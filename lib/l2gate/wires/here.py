@@ -13,7 +13,7 @@ from typing import Any
 
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError
-from l2gate.hosts.connection import Connection
+from l2gate.wires.connection import Connection
 
 #: Seconds for a program to end by itself once its stdin is closed.
 _GRACE_SECONDS = 2.0

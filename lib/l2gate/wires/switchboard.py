@@ -23,7 +23,7 @@ from paramiko.buffered_pipe import BufferedPipe, PipeTimeout
 
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, L2gateError
-from l2gate.hosts.connection import Channel, Connection
+from l2gate.wires.connection import Channel, Connection
 
 _HEAD = struct.Struct("!BI")
 _OPEN_SECONDS = 60

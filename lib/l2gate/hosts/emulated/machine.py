@@ -12,11 +12,11 @@ from typing import ClassVar
 from l2gate.console import Console
 from l2gate.deadline import Budget, Deadline
 from l2gate.hosts.host import GuestFiles, Host, Place
-from l2gate.hosts.keys import KeyPair, write_seed
-from l2gate.hosts.ssh import Endpoint, SshConnection
 from l2gate.images import cache, initramfs, userland
 from l2gate.images.userland import LINUX
 from l2gate.kernels.kernel import KernelUnderTest
+from l2gate.wires.keys import KeyPair, write_seed
+from l2gate.wires.ssh import Endpoint, SshConnection
 
 #: Where the helper is on a level of ours.
 HELPER = "/run/l2gate/helper"

@@ -7,7 +7,7 @@ import subprocess
 
 from l2gate.deadline import Deadline
 from l2gate.errors import MissingPrerequisite
-from l2gate.hosts.emulated import EmulatedHost, program
+from l2gate.hosts.emulated.machine import EmulatedHost, program
 from l2gate.process import die_with_parent, run
 from l2gate.qemu.qmp import Monitor, forwarded_port
 from l2gate.settings import Settings

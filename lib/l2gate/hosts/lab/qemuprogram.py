@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from l2gate.deadline import Deadline
 from l2gate.errors import MissingPrerequisite
-from l2gate.hosts.connection import Connection
+from l2gate.wires.connection import Connection
 
 #: Where a QEMU for x86 is, if nobody says: RHEL keeps it out of the PATH.
 _NAMES = ("qemu-system-x86_64", "/usr/libexec/qemu-kvm", "qemu-kvm", "kvm")

@@ -1,0 +1,1 @@
+"""Hosts that an emulator makes: Bochs for Intel, QEMU TCG for AMD."""

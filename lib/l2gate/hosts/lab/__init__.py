@@ -1,0 +1,1 @@
+"""Hosts that were there before: this machine, or one over SSH."""
