@@ -14,6 +14,7 @@ int verb_inject(int argc, char **argv);
 int verb_bridge(int argc, char **argv);
 int verb_l2(int argc, char **argv);
 int verb_victim(int argc, char **argv);
+int verb_cases(int argc, char **argv);
 
 /* The value after `name` in argv, or NULL. */
 const char *option(int argc, char **argv, const char *name);
