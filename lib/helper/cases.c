@@ -33,8 +33,9 @@
  * "who","hits":[...],"exit":{...},"dr7","kvm_exit","back","seconds"}:
  *   returned   what KVM_GET_VCPU_EVENTS says of the exception right after the injection
  *   changed    what of the vCPU's state that injection changed
- *   who        L2-handler, L1-handler (an IDT's), L1-exit (a VM-exit), nobody (the level went on),
- *              shutdown, entry-fails, internal-error, hangs, not-run
+ *   who        L2-handler, L1-handler (an IDT's), L1-exit (a VM-exit), L1-vmfail (L1's VMLAUNCH
+ *              fails), nobody (the level went on), shutdown, entry-fails, internal-error, hangs,
+ *              not-run
  *   dr7        as KVM holds it when the handler or L1 is reached
  *   back       L2 went on afterwards and left by its CPUID to L1
  * A VM serves case after case; one that did not come back is replaced.
@@ -295,6 +296,7 @@ static const char *receiver(const struct own_stop *stop, bool l2)
 	switch (stop->port) {
 	case OWN_PORT_HIT: return l2 ? "L2-handler" : "L1-handler";
 	case OWN_PORT_EXIT: return "L1-exit";
+	case OWN_PORT_FAILED: return "L1-vmfail";
 	case OWN_PORT_NOTHING: return "nobody";
 	}
 	switch (stop->reason) {

@@ -57,12 +57,18 @@ def rows(results: Sequence[dict[str, Any]]) -> list[Row]:
     """The cases of all results, matched with each other."""
     tables = [_outcomes(result) for result in results]
     keys = list(dict.fromkeys(key for table in tables for key in table))
+    # A table's row may be about VMX or SVM alone.
+    keys = [key for key in keys if key[0] != "table" or all(key in table for table in tables)]
     return [Row(*key, tuple(table.get(key, NOT_RUN) for table in tables)) for key in keys]
 
 
 def _outcomes(result: dict[str, Any]) -> dict[tuple[str, int, str], str]:
     found: dict[tuple[str, int, str], str] = {}
     for case in result["cases"]:
+        if "table" in case:
+            what = f"{case['table']}: {case['asked']}"
+            found["table", case["vector"], what] = case["seen_errno"] or case["who"]
+            continue
         asked = "" if case["injected"] else " injected=0"
         times = f" {case['repeat']} times" if case["repeat"] > 1 else ""
         name = f"{case['active_level']} active: {label(case['vector'], case['error_code'])}"
