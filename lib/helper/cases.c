@@ -393,6 +393,16 @@ static bool see_who(struct own_vm *vm)
 	return good;
 }
 
+/* Takes back what was injected; the level must then go on as if nothing had been. */
+static bool take_back(struct own_vm *vm)
+{
+	json_text("who", "not-run");
+	if (ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &before.events) != 0 ||
+	    own_run(vm).port != OWN_PORT_NOTHING)
+		return false;
+	return !guest_mode(&before) || leave_l2(vm);
+}
+
 /* --- a case ---------------------------------------------------------------------------------- */
 
 static void print_returned(const struct kvm_vcpu_events *events)
@@ -424,7 +434,7 @@ static void print_injection(int error)
 static bool conduct(struct own_vm *vm, const struct injection *injection)
 {
 	struct kvm_vcpu_events events;
-	bool good = true;
+	bool good;
 	int error;
 
 	if (!arrive(vm, injection) || !own_read(vm, &before))
@@ -436,14 +446,11 @@ static bool conduct(struct own_vm *vm, const struct injection *injection)
 	if (!own_read(vm, &after))
 		return false;
 	print_injection(error);
-	if (!follow_up(vm, injection))
-		good = false;
-	if (!injection->run) {
-		ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &before.events);
-		json_text("who", "not-run");
-	} else {
-		good = see_who(vm) && good;
-	}
+	good = follow_up(vm, injection);
+	if (injection->run)
+		return see_who(vm) && good;
+	good = take_back(vm) && good;
+	json_bool("back", good);
 	return good;
 }
 
@@ -468,7 +475,7 @@ static bool answer(char *line)
 	if (!vm)
 		return false;
 	good = conduct(vm, &injection);
-	if (!good || injection.path == MCE || !injection.run)
+	if (!good || injection.path == MCE)
 		own_down(vm);
 	json_real("seconds", seconds() - start);
 	json_end();

@@ -220,7 +220,7 @@ def _exit_right(case: Case, seen: Seen) -> str | None:
 
 
 def _afterwards(seen: Seen) -> str | None:
-    if seen.back or seen.who in ("not-run", "shutdown", "entry-fails"):
+    if seen.back or seen.who in ("shutdown", "entry-fails"):
         return None
     return "L2 does not go on afterwards and leave to L1"
 
