@@ -180,9 +180,11 @@ static bool arrive(struct own_vm *vm, const struct injection *injection)
 
 /* --- injecting ------------------------------------------------------------------------------- */
 
-static struct kvm_vcpu_events events_of(const struct injection *injection)
+/* What the case says; the rest is as KVM_GET_VCPU_EVENTS returned it. */
+static struct kvm_vcpu_events events_of(const struct injection *injection,
+					const struct kvm_vcpu_events *now)
 {
-	struct kvm_vcpu_events events = before.events;
+	struct kvm_vcpu_events events = *now;
 
 	events.flags &= ~(uint32_t)(KVM_VCPUEVENT_VALID_PAYLOAD | KVM_VCPUEVENT_VALID_TRIPLE_FAULT);
 	events.flags |= (uint32_t)injection->flags;
@@ -251,10 +253,14 @@ static int inject(struct own_vm *vm, const struct injection *injection,
 
 static bool set_dr7(struct own_vm *vm, uint64_t dr7)
 {
-	struct kvm_debugregs debugregs = before.debugregs;
+	struct kvm_debugregs debugregs;
 
+	if (dr7 == OWN_DR7_RESET)
+		return true;
+	if (ioctl(vm->vcpu, KVM_GET_DEBUGREGS, &debugregs) != 0)
+		return false;
 	debugregs.dr7 = dr7;
-	return dr7 == OWN_DR7_RESET || ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &debugregs) == 0;
+	return ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &debugregs) == 0;
 }
 
 static bool make_first(struct own_vm *vm, const struct injection *injection)
@@ -266,7 +272,9 @@ static bool make_first(struct own_vm *vm, const struct injection *injection)
 		return true;
 	first.vector = injection->first;
 	first.pending = first.flag = 1;
-	events = events_of(&first);
+	if (ioctl(vm->vcpu, KVM_GET_VCPU_EVENTS, &events) != 0)
+		return false;
+	events = events_of(&first, &events);
 	return ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &events) == 0;
 }
 
@@ -437,11 +445,10 @@ static bool conduct(struct own_vm *vm, const struct injection *injection)
 	bool good;
 	int error;
 
-	if (!arrive(vm, injection) || !own_read(vm, &before))
+	if (!arrive(vm, injection) || !set_dr7(vm, injection->dr7) || !make_first(vm, injection) ||
+	    !own_read(vm, &before))
 		return false;
-	events = events_of(injection);
-	if (!set_dr7(vm, injection->dr7) || !make_first(vm, injection) || !own_read(vm, &before))
-		return false;
+	events = events_of(injection, &before.events);
 	error = inject(vm, injection, &events);
 	if (!own_read(vm, &after))
 		return false;

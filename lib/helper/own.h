@@ -23,6 +23,7 @@ struct own_plan {
 struct own_vm {
 	bool up, svm;
 	bool payload, triple_fault;	/* capabilities that were enabled */
+	bool vmcs_written;		/* what is the same for every case */
 	int kvm, vm, vcpu;
 	struct kvm_run *run;
 	size_t run_size;

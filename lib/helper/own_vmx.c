@@ -48,15 +48,10 @@ static uint32_t control(const struct own_vm *vm, int which, uint32_t wanted)
 	return (wanted | vm->vmx_low[which]) & vm->vmx_high[which];
 }
 
-static void put_controls(struct list *list, const struct own_vm *vm, const struct own_plan *plan)
+/* What is the same for every case: written once into the VMCS of a VM. */
+static void put_controls(struct list *list, const struct own_vm *vm)
 {
-	uint32_t nmi = plan->nmi_exiting ? PIN_NMI_EXITING : 0;
-
-	put(list, 0x4000, control(vm, PIN, nmi));
 	put(list, 0x4002, control(vm, PRIMARY, 0));
-	put(list, 0x4004, plan->exceptions);
-	put(list, 0x4006, plan->pfec_mask);
-	put(list, 0x4008, plan->pfec_match);
 	put(list, 0x400c, control(vm, EXIT, EXIT_SAVE_DEBUG_CONTROLS | EXIT_HOST_ADDRESS_SPACE_SIZE));
 	put(list, 0x4012, control(vm, ENTRY, ENTRY_LOAD_DEBUG_CONTROLS | ENTRY_IA32E_MODE_GUEST));
 	/* counts of CR3 targets and of MSRs to store and load, interruption info, TPR threshold */
@@ -65,6 +60,22 @@ static void put_controls(struct list *list, const struct own_vm *vm, const struc
 	put(list, 0x6000, 0); /* CR0 and CR4 guest/host masks */
 	put(list, 0x6002, 0);
 	put(list, 0x2800, ~0ULL); /* no linked VMCS */
+}
+
+/* What a case chooses, and what running L2 changes. */
+static void put_case(struct list *list, const struct own_vm *vm, const struct own_plan *plan)
+{
+	put(list, 0x4000, control(vm, PIN, plan->nmi_exiting ? PIN_NMI_EXITING : 0));
+	put(list, 0x4004, plan->exceptions);
+	put(list, 0x4006, plan->pfec_mask);
+	put(list, 0x4008, plan->pfec_match);
+	put(list, 0x681a, plan->dr7);
+	put(list, 0x681c, OWN_L2_STACK);
+	put(list, 0x681e, own_symbol(own_l2));
+	put(list, 0x6820, OWN_RFLAGS);
+	put(list, 0x4824, 0); /* interruptibility, activity, pending debug exceptions */
+	put(list, 0x4826, 0);
+	put(list, 0x6822, 0);
 }
 
 static void put_host(struct list *list)
@@ -96,7 +107,7 @@ static void put_segment(struct list *list, uint32_t number, uint16_t selector, u
 	put(list, 0x6806 + 2 * number, base);
 }
 
-static void put_guest(struct list *list, const struct own_plan *plan)
+static void put_guest(struct list *list)
 {
 	enum { ES, CS, SS, DS, FS, GS, LDTR, TR };
 
@@ -114,17 +125,10 @@ static void put_guest(struct list *list, const struct own_plan *plan)
 	put(list, 0x6800, OWN_CR0);
 	put(list, 0x6802, OWN_L2_CR3);
 	put(list, 0x6804, OWN_CR4_VMX);
-	put(list, 0x681a, plan->dr7);
-	put(list, 0x681c, OWN_L2_STACK);
-	put(list, 0x681e, own_symbol(own_l2));
-	put(list, 0x6820, OWN_RFLAGS);
 	put(list, 0x2802, 0); /* DEBUGCTL */
-	put(list, 0x4824, 0); /* interruptibility, activity, SYSENTER, pending debug exceptions */
-	put(list, 0x4826, 0);
-	put(list, 0x482a, 0);
+	put(list, 0x482a, 0); /* SYSENTER_CS, _ESP, _EIP */
 	put(list, 0x6824, 0);
 	put(list, 0x6826, 0);
-	put(list, 0x6822, 0);
 }
 
 void own_vmx_prepare(struct own_vm *vm, const struct own_plan *plan)
@@ -132,11 +136,15 @@ void own_vmx_prepare(struct own_vm *vm, const struct own_plan *plan)
 	struct list list = { own_at(vm, OWN_WRITES) };
 	uint64_t *read = own_at(vm, OWN_READS);
 
-	*(uint32_t *)own_at(vm, OWN_VMXON) = vm->vmcs_revision;
-	*(uint32_t *)own_at(vm, OWN_VMCS) = vm->vmcs_revision;
-	put_controls(&list, vm, plan);
-	put_host(&list);
-	put_guest(&list, plan);
+	if (!vm->vmcs_written) { /* each VMWRITE is an exit to L0 */
+		*(uint32_t *)own_at(vm, OWN_VMXON) = vm->vmcs_revision;
+		*(uint32_t *)own_at(vm, OWN_VMCS) = vm->vmcs_revision;
+		put_controls(&list, vm);
+		put_host(&list);
+		put_guest(&list);
+		vm->vmcs_written = true;
+	}
+	put_case(&list, vm, plan);
 	*list.at = ~0ULL;
 	for (size_t i = 0; i < COUNT(reads); i++)
 		*read++ = reads[i].encoding;
