@@ -26,6 +26,14 @@ from l2gate.scratch import Scratch
 EXPLAINED = {
     ("delivery", 3): "without NRIPS, SVM delivers #BP only onto an INT3 "
     "(svm.c: svm_update_soft_interrupt_rip)",
+    (
+        "table",
+        3,
+    ): "without NRIPS, SVM delivers #BP with the next RIP of an older exit or not at all",
+    (
+        "table",
+        4,
+    ): "without NRIPS, SVM delivers #OF with the next RIP of an older exit or not at all",
 }
 NOT_RUN = "not run"
 _ROW = "{:<44} {:<18} {:<18} {}"
@@ -66,7 +74,7 @@ def _outcomes(result: dict[str, Any]) -> dict[tuple[str, int, str], str]:
     found: dict[tuple[str, int, str], str] = {}
     for case in result["cases"]:
         if "table" in case:
-            what = f"{case['table']}: {case['asked']}"
+            what = f"{case['table']}:{case['line']} {case['asked']}"
             found["table", case["vector"], what] = case["seen_errno"] or case["who"]
             continue
         asked = "" if case["injected"] else " injected=0"
