@@ -16,6 +16,7 @@ int verb_l2(int argc, char **argv);
 int verb_victim(int argc, char **argv);
 int verb_keep(int argc, char **argv);
 int verb_kmsg(int argc, char **argv);
+int verb_cases(int argc, char **argv);
 
 /* The value after `name` in argv, or NULL. */
 const char *option(int argc, char **argv, const char *name);

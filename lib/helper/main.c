@@ -21,6 +21,7 @@ static const struct {
 	{ "inject", verb_inject, "KVM_SET_VCPU_EVENTS on that vCPU, as stdin says" },
 	{ "bridge", verb_bridge, "carry stdin and stdout to a unix socket" },
 	{ "l2", verb_l2, "run the tiny nested guest" },
+	{ "cases", verb_cases, "conduct cases on a VM of its own, as stdin says" },
 	{ "victim", verb_victim, "a process that takes exceptions as signals" },
 	{ "keep", verb_keep, "own what a job has on a lab host, and put it away" },
 	{ "kmsg", verb_kmsg, "print the kernel's messages" },

@@ -60,7 +60,7 @@ static const struct field events[] = {
 	EVENT(exception_payload), EVENT(interrupt.injected), EVENT(interrupt.nr),
 	EVENT(interrupt.soft), EVENT(interrupt.shadow), EVENT(nmi.injected), EVENT(nmi.pending),
 	EVENT(nmi.masked), EVENT(sipi_vector), EVENT(flags), EVENT(smi.smm), EVENT(smi.pending),
-	EVENT(smi.smm_inside_nmi), EVENT(smi.latched_init),
+	EVENT(smi.smm_inside_nmi), EVENT(smi.latched_init), EVENT(triple_fault.pending),
 };
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))

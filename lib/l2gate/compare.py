@@ -26,6 +26,14 @@ from l2gate.scratch import Scratch
 EXPLAINED = {
     ("delivery", 3): "without NRIPS, SVM delivers #BP only onto an INT3 "
     "(svm.c: svm_update_soft_interrupt_rip)",
+    (
+        "table",
+        3,
+    ): "without NRIPS, SVM delivers #BP with the next RIP of an older exit or not at all",
+    (
+        "table",
+        4,
+    ): "without NRIPS, SVM delivers #OF with the next RIP of an older exit or not at all",
 }
 NOT_RUN = "not run"
 _ROW = "{:<44} {:<18} {:<18} {}"
@@ -57,12 +65,18 @@ def rows(results: Sequence[dict[str, Any]]) -> list[Row]:
     """The cases of all results, matched with each other."""
     tables = [_outcomes(result) for result in results]
     keys = list(dict.fromkeys(key for table in tables for key in table))
+    # A table's row may be about VMX or SVM alone.
+    keys = [key for key in keys if key[0] != "table" or all(key in table for table in tables)]
     return [Row(*key, tuple(table.get(key, NOT_RUN) for table in tables)) for key in keys]
 
 
 def _outcomes(result: dict[str, Any]) -> dict[tuple[str, int, str], str]:
     found: dict[tuple[str, int, str], str] = {}
     for case in result["cases"]:
+        if "table" in case:
+            what = f"{case['table']}:{case['line']} {case['asked']}"
+            found["table", case["vector"], what] = case["seen_errno"] or case["who"]
+            continue
         asked = "" if case["injected"] else " injected=0"
         times = f" {case['repeat']} times" if case["repeat"] > 1 else ""
         name = f"{case['active_level']} active: {label(case['vector'], case['error_code'])}"

@@ -32,6 +32,10 @@ class KernelSpecError(UsageError):
     """A kernel spec that names nothing that can be booted or built."""
 
 
+class CaseTableError(UsageError):
+    """A case table that cannot be read; the message names file and line."""
+
+
 class BenchError(L2gateError):
     """The bench broke, not the kernel: verdict ``infra-error``."""
 

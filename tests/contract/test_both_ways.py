@@ -78,6 +78,59 @@ def test_a_refusal_now_and_then_is_caught(tmp_path: Path) -> None:
     assert any("not the same each time" in c["reason"] for c in run.failing(HUNDREDTH))
 
 
+PAYLOAD = "tests/injection/payload_contract.py"
+TABLED = "tests/injection/refused_whatever_l1_intercepts.py"
+STOCK_MUTANTS = "debian:6.12+images/kernels/6.12/mutants"
+
+
+@on_each_host
+def test_stock_keeps_the_payload_contract(host: str, tmp_path: Path) -> None:
+    run = l2gate(host, "debian:6.12", tmp_path)
+    assert (run.code, run.result["verdict"]) == (0, "pass")
+    assert run.result["contract"]["name"] == "payload"
+    cases = run.result["cases"]
+    assert {c["who"] for c in cases if c["active_level"] == "L2"} >= {
+        "L2-handler",
+        "L1-exit",
+        "nobody",
+    }
+    assert all(c["proof"]["guest_mode"] == (c["active_level"] == "L2") for c in cases)
+
+
+@on_each_host
+def test_the_refusal_table_knows_the_pair_apart(host: str, tmp_path: Path) -> None:
+    patched = l2gate(host, "debian:6.12+patched", tmp_path, TABLED)
+    assert (patched.code, patched.result["verdict"]) == (0, "pass")
+    unpatched = l2gate(host, "debian:6.12+unpatched", tmp_path, TABLED)
+    assert (unpatched.code, unpatched.result["verdict"]) == (1, "fail")
+    failing = [c for c in unpatched.result["cases"] if c["verdict"] == "fail"]
+    assert {c["case"] for c in failing} == {"refused", "refused-with-a-code"}
+    assert {c["path"] for c in failing} == {"vcpu-events", "sync-regs"}
+
+
+@pytest.mark.parametrize(
+    ("mutant", "host", "table", "words"),
+    [
+        ("payload-too-early", AMD, "page-faults", "cr2 seen 0x1234000"),
+        ("payload-in-the-wrong-register", AMD, "page-faults", "cr2 seen 0xc2c2c000"),
+        ("intercept-ignored", AMD, "exceptions", "who seen handler, who wanted exit"),
+        ("injected-is-intercepted", AMD, "exceptions", "who seen exit, who wanted handler"),
+        ("error-code-lost", AMD, "exceptions", "code seen 0x0, code wanted 0x18"),
+        ("payload-flag-without-cap", AMD, "errnos", "errno seen none, errno wanted EINVAL"),
+        ("pfec-ignored", INTEL, "page-faults", "who seen handler, who wanted exit"),
+        ("gd-too-early", INTEL, "debug-exceptions", "gd seen clear, gd wanted set"),
+    ],
+)
+def test_a_broken_payload_is_caught(
+    mutant: str, host: str, table: str, words: str, tmp_path: Path
+) -> None:
+    run = l2gate(host, f"{STOCK_MUTANTS}/{mutant}.patch", tmp_path, PAYLOAD)
+    assert (run.code, run.result["verdict"]) == (1, "fail")
+    reasons = [c["reason"] for c in run.result["cases"] if c["verdict"] == "fail"
+               and c["table"] == table]  # fmt: skip
+    assert any(words in reason for reason in reasons)
+
+
 def test_stock_is_an_honest_skip(tmp_path: Path) -> None:
     run = l2gate(AMD, "debian:6.12", tmp_path, REFUSED)
     assert (run.code, run.result["verdict"]) == (3, "skip")

@@ -32,3 +32,19 @@ def test_a_case_that_one_host_did_not_run_is_a_finding() -> None:
     table = rows([result("EINVAL", vector=13), result("EINVAL", vector=14)])
     assert NOT_RUN in table[0].outcomes
     assert table[0].judgement.startswith("FINDING")
+
+
+def tabled(who: str, vector: int = 13, line: int = 7) -> dict[str, Any]:
+    case = {"table": "t", "line": line, "asked": f"vector={vector}", "vector": vector,
+            "seen_errno": None, "who": who}  # fmt: skip
+    return {"cases": [case], "deliveries": []}
+
+
+def test_a_case_of_a_table_is_compared_by_who_got_it() -> None:
+    assert rows([tabled("L1-exit"), tabled("L1-exit")])[0].judgement == "agree"
+    assert rows([tabled("L1-exit"), tabled("nobody")])[0].judgement.startswith("FINDING")
+    assert rows([tabled("nobody", 3), tabled("L2-handler", 3)])[0].judgement.startswith("differ")
+
+
+def test_a_row_about_one_vendor_is_not_compared() -> None:
+    assert rows([tabled("L1-exit", line=7), tabled("nobody", line=8)]) == []

@@ -29,6 +29,24 @@ def case(
 PROOF = [case(), case(level="L1", expected=None), case(expected=None, injected=False)]
 
 
+def tabled(
+    verdict: str = "pass",
+    level: str = "L2",
+    errno: str | None = None,
+    sent: str = "vector=13",
+    deviations: tuple[str, ...] = (),
+) -> Event:
+    """A case of a table."""
+    data = {"test": TEST, "table": "t", "vector": 13, "error_code": 0, "injected": True,
+            "repeat": 1, "active_level": level, "expected_errno": errno, "seen_errno": errno,
+            "sent": sent, "verdict": verdict, "reason": "r", "seconds": 0.002,
+            "deviations": list(deviations)}  # fmt: skip
+    return Event("L0", "case", "c", data=data)
+
+
+PAYLOAD = Event("L0", "fact", "contract", data={"subject": "contract", "name": "payload"})
+
+
 def said(verdict: str) -> Event:
     return Event("L0", "verdict", "v", data={"test": TEST, "verdict": verdict, "reason": "why"})
 
@@ -82,6 +100,50 @@ def test_nothing_proven_is_not_green() -> None:
     assert judged([case("inconclusive"), said("inconclusive")]) == ("inconclusive", 3)
     assert nothing_proven([case("fail"), case(level="L1", expected="EINVAL")])
     assert not nothing_proven(PROOF)
+
+
+def test_the_payload_contract_is_proven_by_cases_with_their_control() -> None:
+    proof = [PAYLOAD, tabled(), tabled(level="L1"), tabled(errno="EINVAL", sent="vector=2")]
+    assert judged([*proof, said("pass")]) == ("pass", 0)
+    assert not nothing_proven(proof)
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        [],
+        [tabled()],
+        [tabled(), tabled(level="L1", sent="vector=14")],
+        [tabled(), tabled("inconclusive", level="L1")],
+        [tabled(errno="EINVAL"), tabled(level="L1", errno="EINVAL")],
+        [tabled(level="L1")],
+        PROOF,
+    ],
+)
+def test_the_payload_contract_is_not_proven_by_less(cases: list[Event]) -> None:
+    assert judged([PAYLOAD, *cases, said("pass")]) == ("inconclusive", 3)
+    assert nothing_proven([PAYLOAD, *cases])
+
+
+def test_a_failing_case_of_a_table_is_red() -> None:
+    events = [PAYLOAD, tabled("fail"), tabled(level="L1"), said("fail")]
+    assert judged(events) == ("fail", 1)
+
+
+def test_known_deviations_are_told() -> None:
+    events = [PAYLOAD, tabled(deviations=("gd seen set",)), tabled(level="L1"), said("pass")]
+    result = assemble(events, FINISHED, {}, 1.0, "logs")
+    assert result.reason == "2 cases, 1 proven while L2 was active, 1 with a known deviation"
+
+
+def test_a_control_on_another_vm_is_none() -> None:
+    controls = [case(level="L1", expected=None), case(expected=None, injected=False)]
+    assert judged([tabled(errno="EINVAL"), *controls, said("pass")]) == ("inconclusive", 3)
+
+
+def test_seconds_per_case_of_a_table() -> None:
+    result = assemble([*PROOF, tabled(), tabled(level="L1")], FINISHED, {}, 1.0, "logs")
+    assert (result.seconds["case"], result.seconds["injection"]) == (0.002, 0.1)
 
 
 def test_the_sentence_is_found_in_avocado_s_name() -> None:

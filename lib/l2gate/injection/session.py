@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from l2gate.bench import BenchFacts, consoles
 from l2gate.contract.judge import Judgement, Liveness, Verdict, expected_errno, judge
-from l2gate.deadline import Budget
 from l2gate.errors import BenchError, DeadlineExpired, L2gateError, NotProven
-from l2gate.events import Event, Timeline
+from l2gate.events import Event
 from l2gate.guests.l2 import L2Guest, start_l2
 from l2gate.guests.marks import Marks
 from l2gate.guests.victim import Victim
+from l2gate.injection.evidence import Evidence
 from l2gate.injection.injector import Injector
 from l2gate.injection.mishap import kill_half_way
 from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
@@ -54,20 +53,8 @@ class Frozen:
         return self._unproven(outcome.before)
 
 
-class Session:
-    """A test's connections to the bench, and its own L2. Close it at the test's end."""
-
-    def __init__(self, facts: BenchFacts, test: str, timeline: Timeline) -> None:
-        self.facts, self.test, self.timeline = facts, test, timeline
-        self.budget = Budget(facts.scale)
-        self.judgements: list[tuple[str, Judgement]] = []
-        self._stack = ExitStack()
-        try:
-            with timeline.step("controller", "connecting to L0 and L1", "connect"):
-                self._connect()
-        except BaseException:
-            self._stack.close()
-            raise
+class Session(Evidence):
+    """A test's connections to the bench, and its own L2. The vCPU is left running at its end."""
 
     def _connect(self) -> None:
         facts, deadline = self.facts, self.budget.deadline("connecting to L0 and L1", 20)
@@ -84,10 +71,6 @@ class Session:
             self.l2: L2Guest = start_l2(facts.l2, self._l1, facts.l1_helper, self.budget)
             self._stack.callback(self.l2.close)
             self._heartbeat = self.l2.advance().heartbeat
-
-    def close(self) -> None:
-        """Close every wire; L2 ends with its own. The vCPU is left running."""
-        self._stack.close()
 
     def victim(self) -> Victim:
         """A process in L1 that turns exceptions into signals; ended with the session."""
@@ -224,22 +207,6 @@ class Session:
             "proof": _proof(self, frozen, outcome, unproven, liveness),
         }
         self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
-
-    def check_consoles(self) -> None:
-        """Raises GuestCrash if L0 or L1 has panicked."""
-        for console in consoles(self.facts):
-            console.check()
-
-    def verdict(self) -> Judgement:
-        """The worst of the judgements so far, naming the first cases that share it."""
-        if not self.judgements:
-            return Judgement(Verdict.INCONCLUSIVE, "no case was judged")
-        for worst in (Verdict.FAIL, Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE):
-            found = [(name, j.reason) for name, j in self.judgements if j.verdict is worst]
-            if found:
-                first = "; ".join(f"{name}: {reason}" for name, reason in found[:3])
-                return Judgement(worst, f"{len(found)} of {len(self.judgements)} cases: {first}")
-        return Judgement(Verdict.PASS, f"{len(self.judgements)} cases as the contract wants them")
 
 
 def _not_l2(state: VcpuState, marks: Marks) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, TypeVar
 
 from avocado import Test
 
@@ -12,23 +12,30 @@ from l2gate.bench import BenchFacts
 from l2gate.contract.judge import Judgement, Verdict
 from l2gate.errors import L2gateError, MissingPrerequisite
 from l2gate.events import Event, timeline_from_environment
+from l2gate.injection.evidence import Evidence
 from l2gate.injection.session import Session, failure
 from l2gate.process import end_with
 
-Body = Callable[[Any, Session], None]
+E = TypeVar("E", bound=Evidence)
+
+#: A kernel of each contract's era, for whoever wants its tests to run.
+_KERNELS = {"refuse": "debian:6.12+patched", "payload": "debian:6.12"}
 
 
-def contract_test(contract: str) -> Callable[[Body], Callable[[Any], None]]:
+def contract_test(
+    contract: str,
+    on: type[E] = Session,  # type: ignore[assignment]
+) -> Callable[[Callable[[Any, E], None]], Callable[[Any], None]]:
     """A test that holds under one contract; under another it is skipped, with cause and mend.
 
-    The body gets a Session. Everything is opened and closed here, in the test's own thread:
-    Avocado runs tearDown in another one.
+    The body gets a Session, or what ``on`` names. Everything is opened and closed here, in the
+    test's own thread: Avocado runs tearDown in another one.
     """
 
-    def decorate(body: Body) -> Callable[[Any], None]:
+    def decorate(body: Callable[[Any, E], None]) -> Callable[[Any], None]:
         @wraps(body)
         def test(self: SystemTest) -> None:
-            self.run_under(contract, body)
+            self.run_under(contract, on, body)
 
         return test
 
@@ -41,8 +48,8 @@ class SystemTest(Test):  # type: ignore[misc]
     #: Seconds after which Avocado interrupts a test; each wait inside has a deadline of its own.
     timeout = 900
 
-    def run_under(self, contract: str, body: Body) -> None:
-        judgement = self._judge(contract, body)
+    def run_under(self, contract: str, on: type[E], body: Callable[[Any, E], None]) -> None:
+        judgement = self._judge(contract, on, body)
         data = {
             "test": self.sentence,
             "verdict": judgement.verdict.value,
@@ -64,8 +71,8 @@ class SystemTest(Test):  # type: ignore[misc]
         """`RefusedWhileL2IsActive.test_every_exception`."""
         return f"{type(self).__name__}.{self._testMethodName}"
 
-    def _judge(self, contract: str, body: Body) -> Judgement:
-        session = None
+    def _judge(self, contract: str, on: type[E], body: Callable[[Any, E], None]) -> Judgement:
+        session: E | None = None
         try:
             facts = BenchFacts.from_environment()
             end_with(facts.owner)
@@ -74,9 +81,9 @@ class SystemTest(Test):  # type: ignore[misc]
                     Verdict.SKIP,
                     f"the {facts.contract.name} contract holds here ({facts.contract.why}), this "
                     f"test is about the {contract} contract; mend: use a kernel of that era "
-                    f"(debian:6.12+patched) or ask for it with expect={contract}",
+                    f"({_KERNELS[contract]}) or ask for it with expect={contract}",
                 )
-            session = Session(facts, self.sentence, timeline_from_environment())
+            session = on(facts, self.sentence, timeline_from_environment())
             body(self, session)
             session.check_consoles()
             return session.verdict()
@@ -88,7 +95,7 @@ class SystemTest(Test):  # type: ignore[misc]
             if session:
                 session.close()
 
-    def _with_cause(self, session: Session | None, error: L2gateError) -> Judgement:
+    def _with_cause(self, session: Evidence | None, error: L2gateError) -> Judgement:
         """A failing case seen before the error outweighs it; a crash explains it."""
         if session is None:
             return failure(error)

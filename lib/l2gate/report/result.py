@@ -50,15 +50,20 @@ class Result:
       cmdline, tainted.
     - ``kernel``: spec, release, description.
     - ``contract``: name (refuse or payload), why it holds, the commit that decides it.
-    - ``seconds``: wall seconds per phase (prepare, host, l1, connect, l2, tests, injection,
-      teardown, total); phases that come once per test are summed, injection is the median of one
-      injection with its proof.
+    - ``seconds``: wall seconds per phase (prepare, host, l1, connect, l2, tests, injection, cases,
+      case, teardown, total); phases that come once per test are summed, injection is the median of
+      one injection with its proof, case is the mean of a table's cases: their batches' wall time
+      divided by their number.
     - ``tests``: each test's name, verdict, reason.
     - ``cases``: one entry per injection: test, path, vector, error_code (null: none), injected,
       repeat, active_level, expected_errno and seen_errno (null: accepted), verdict, reason,
       seconds, and proof: guest_mode, how (L2 was shown to be active), cr3, rip, marker (R15),
       unchanged, changed, events_before, events_after, outcomes, liveness (l1, l2, l2_heartbeat,
-      hits).
+      hits). A case of a table (l2gate/contract/table.py) has also table, line, case (its name),
+      asked (the helper's words), sent (those that went to KVM), expected (by column), who (got
+      it), deviations (known ones that were seen), and in its proof returned (what
+      KVM_GET_VCPU_EVENTS said) and exit (L1's record of its VM-exit) instead of marker,
+      events_before, events_after, outcomes and l2_heartbeat.
     - ``deliveries``: what became of an exception accepted while L1 was active: test, vector, wanted
       and seen signal (null: none).
     - ``logs``: the folder with consoles, timeline and test logs.
@@ -130,8 +135,36 @@ def exit_code(result: Result, events: list[Event]) -> int:
 
 
 def nothing_proven(events: list[Event]) -> bool:
-    """Whether no refusal with L2 active was proven: such a job is not green."""
-    return not _proven([event.data for event in events if event.kind == "case"])
+    """Whether nothing was proven with L2 active: such a job is not green."""
+    cases = [event.data for event in events if event.kind == "case"]
+    return not (_proven_payload(cases) if _is_payload(events) else _proven(cases))
+
+
+def _is_payload(events: list[Event]) -> bool:
+    return bool(fact(events, "contract").get("name") == "payload")
+
+
+def _payload(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The passing cases of tables with L2 active in which KVM took what userspace sent."""
+    return [
+        case
+        for case in cases
+        if "table" in case
+        and case["active_level"] == "L2"
+        and case["seen_errno"] is None
+        and case["verdict"] == Verdict.PASS
+    ]
+
+
+def _proven_payload(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those that have their control: the same struct, sent while L1 is active, was right too.
+    Without it a case would say nothing about L2."""
+    in_l1 = {
+        case["sent"]
+        for case in cases
+        if "table" in case and case["active_level"] == "L1" and case["verdict"] == Verdict.PASS
+    }
+    return [case for case in _payload(cases) if case["sent"] in in_l1]
 
 
 def _refusals(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -154,16 +187,24 @@ def _proven(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     accepted while L2 is active. Without them a refusal would say nothing about L2."""
     accepted = [c for c in cases if c["expected_errno"] is None and c["verdict"] == Verdict.PASS]
     in_l1 = {
-        (c["vector"], c["error_code"])
+        (_vm(c), c["vector"], c["error_code"])
         for c in accepted
         if c["active_level"] == "L1" and c["injected"]
     }
-    without = {c["vector"] for c in accepted if c["active_level"] == "L2" and not c["injected"]}
+    without = {
+        (_vm(c), c["vector"]) for c in accepted if c["active_level"] == "L2" and not c["injected"]
+    }
     return [
         case
         for case in _refusals(cases)
-        if (case["vector"], case["error_code"]) in in_l1 and case["vector"] in without
+        if (_vm(case), case["vector"], case["error_code"]) in in_l1
+        and (_vm(case), case["vector"]) in without
     ]
+
+
+def _vm(case: dict[str, Any]) -> str:
+    """On whose VM: a control on another one would not be the same struct on the same vCPU."""
+    return "helper" if "table" in case else "QEMU"
 
 
 def _overall(
@@ -191,6 +232,8 @@ def _overall(
                 return worst, f"{test.name}: {test.reason}", ""
     if tests and all(test.verdict == Verdict.SKIP for test in tests):
         return Verdict.SKIP, tests[0].reason, ""
+    if _is_payload(events):
+        return _overall_payload(cases)
     proven, refused = len(_proven(cases)), len(_refusals(cases))
     if not refused:
         return Verdict.INCONCLUSIVE, "no refusal was proven while L2 was active", _RUN_ALL
@@ -202,6 +245,23 @@ def _overall(
             _RUN_ALL,
         )
     return Verdict.PASS, f"{len(cases)} cases, {proven} proven refusals while L2 was active", ""
+
+
+def _overall_payload(cases: list[dict[str, Any]]) -> tuple[Verdict, str, str]:
+    """What green cases prove under the payload contract."""
+    proven, all_ = len(_proven_payload(cases)), len(_payload(cases))
+    if not all_:
+        return Verdict.INCONCLUSIVE, "no case of the payload contract had L2 active", _RUN_ALL
+    if proven < all_:
+        return (
+            Verdict.INCONCLUSIVE,
+            f"{all_ - proven} of {all_} cases with L2 active lack their control: the same struct "
+            "sent while L1 is active",
+            _RUN_ALL,
+        )
+    known = sum(bool(case.get("deviations")) for case in cases)
+    tail = f", {known} with a known deviation" if known else ""
+    return Verdict.PASS, f"{len(cases)} cases, {proven} proven while L2 was active{tail}", ""
 
 
 def _tests(events: list[Event], avocado: dict[str, Any] | None) -> list[TestResult]:
@@ -251,7 +311,11 @@ def _seconds(events: list[Event]) -> dict[str, float]:
     verdicts = [event.at for event in events if event.kind == "verdict"]
     if ends and verdicts:
         totals["tests"] = round(verdicts[-1] - ends[0], 3)
-    each = [e.data["seconds"] for e in events if e.kind == "case" and e.data["repeat"] == 1]
+    cases = [e.data for e in events if e.kind == "case" and e.data["repeat"] == 1]
+    each = [case["seconds"] for case in cases if "table" not in case]
     if each:
         totals["injection"] = round(statistics.median(each), 3)
+    tabled = [case["seconds"] for case in cases if "table" in case]
+    if tabled:
+        totals["case"] = round(statistics.mean(tabled), 4)
     return totals

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from rich.console import Console
@@ -59,6 +59,9 @@ class Progress:
 
     def _case(self, event: Event) -> None:
         case = event.data
+        if "table" in case:
+            self._table_case(case)
+            return
         times = f" {case['repeat']} times" if case["repeat"] > 1 else ""
         asked = "" if case["injected"] else " injected=0"
         what = f"{label(case['vector'], case['error_code'])}{asked}{times}"
@@ -69,11 +72,18 @@ class Progress:
             _COLOURS[case["verdict"]],
         )
 
+    def _table_case(self, case: dict[str, Any]) -> None:
+        """Tables have hundreds of cases: only those that do not pass are shown."""
+        if self._verbose or case["verdict"] != Verdict.PASS:
+            place = f"{case['table']}.txt:{case['line']} {case['case']}"
+            text = f"{place}: {case['asked']}: {case['verdict']}, {case['reason']}"
+            self._line(f"{case['active_level']} active", text, _COLOURS[case["verdict"]])
+
     def _line(self, level: str, text: str, style: str = "") -> None:
         self._console.print(Text(f"{level:>10}  ") + Text(text, style=style), soft_wrap=True)
 
 
-_SHOWN = {"prepare", "host", "l1", "teardown"}
+_SHOWN = {"prepare", "host", "l1", "cases", "teardown"}
 
 
 def show(console: Console, result: Result) -> None:
@@ -81,6 +91,7 @@ def show(console: Console, result: Result) -> None:
     console.print()
     if result.verdict == Verdict.PASS:
         _show_proof(console, result)
+        _show_tables(console, result)
     if result.verdict == Verdict.FAIL:
         _show_failures(console, result)
     if result.contract:
@@ -103,7 +114,7 @@ def show(console: Console, result: Result) -> None:
             f"{result.kernel['description']}",
             soft_wrap=True, markup=False, highlight=False,
         )  # fmt: skip
-    phases = ", ".join(f"{phase} {seconds:.1f}" for phase, seconds in result.seconds.items())
+    phases = ", ".join(f"{phase} {_short(seconds)}" for phase, seconds in result.seconds.items())
     for line in (f"seconds   {phases}", f"logs      {result.logs}"):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     verdict = Text("verdict   ") + Text(result.verdict.upper(), style=_COLOURS[result.verdict])
@@ -112,14 +123,21 @@ def show(console: Console, result: Result) -> None:
         console.print(f"mend      {result.mend}", soft_wrap=True, markup=False)
 
 
+def _short(seconds: float) -> str:
+    return f"{seconds:.4f}" if seconds < 0.05 else f"{seconds:.1f}"
+
+
 _ROW = "{:<8} {:<8} {:>5}  {:<24} {:<10} {:<18} {:<10} {}"
 
 
 def _show_proof(console: Console, result: Result) -> None:
     """One row per vector: how it was refused while L2 was active, and by what that is known."""
+    grouped = _by_vector(result)
+    if not grouped:
+        return
     heads = ("vector", "errno", "tries", "L2 active by", "CR3", "RIP", "state", "afterwards")
     rows = [_ROW.format(*heads)]
-    for vector, cases in sorted(_by_vector(result).items()):
+    for vector, cases in sorted(grouped.items()):
         proofs = [case["proof"] for case in cases]
         alive = all(p["liveness"]["l1"] and p["liveness"]["l2"] for p in proofs)
         rows.append(
@@ -147,9 +165,33 @@ def _active_by(how: str) -> str:
 def _by_vector(result: Result) -> dict[int, list[dict[str, Any]]]:
     grouped: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for case in result.cases:
-        if case["active_level"] == "L2" and case["expected_errno"]:
+        if case["active_level"] == "L2" and case["expected_errno"] and "table" not in case:
             grouped[case["vector"]].append(case)
     return grouped
+
+
+_TABLE_ROW = "{:<18} {:>6} {:>10} {:>11} {:>8} {:>7}  {}"
+
+
+def _show_tables(console: Console, result: Result) -> None:
+    """One row per case table: how many cases, and who got what userspace sent."""
+    grouped: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for case in result.cases:
+        if "table" in case:
+            grouped[case["table"]].append(case)
+    if not grouped:
+        return
+    heads = ("table", "cases", "L2 active", "L2-handler", "L1-exit", "nobody", "known deviations")
+    rows = [_TABLE_ROW.format(*heads)]
+    for table, cases in grouped.items():
+        in_l2 = [case for case in cases if case["active_level"] == "L2"]
+        who = Counter(case["who"] for case in in_l2)
+        known = Counter(f"{c['case']}: {text}" for c in cases for text in c["deviations"])
+        counts = (len(cases), len(in_l2), who["L2-handler"], who["L1-exit"], who["nobody"])
+        rows.append(_TABLE_ROW.format(table, *counts, "; ".join(known) or "none"))
+    for row in rows:
+        console.print(row, soft_wrap=True, markup=False)
+    console.print()
 
 
 def _show_failures(console: Console, result: Result) -> None:
@@ -157,7 +199,8 @@ def _show_failures(console: Console, result: Result) -> None:
     grouped: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     for case in result.cases:
         if case["verdict"] == Verdict.FAIL:
-            key = (case["test"], case["active_level"], case["reason"])
+            row = f"{case['table']}.txt:{case['line']} " if "table" in case else ""
+            key = (case["test"], case["active_level"], f"{row}{case['reason']}")
             grouped[key].append(label(case["vector"], case["error_code"]))
     for (test, level, reason), names in list(grouped.items())[:_MOST_FAILURES]:
         text = f"{test}: with {level} active, {reason}: {', '.join(dict.fromkeys(names))}"

@@ -1,0 +1,533 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * cases
+ *
+ * Conducts cases on VMs of its own (own.h): an L1 hypervisor of ours that intercepts exactly what a
+ * case says, and an L2 of ours. It prints
+ *   {"type":"cases","format":"vmx"|"svm","soft_exceptions","caps":{...}}
+ * and then answers each line of stdin, one case, with one line. A case is made of words NAME=VALUE:
+ *
+ *   cap=on|off          KVM_CAP_EXCEPTION_PAYLOAD enabled for the VM [off]
+ *   triple_cap=on|off   KVM_CAP_X86_TRIPLE_FAULT_EVENT enabled for the VM [off]
+ *   active=L1|L2        who is on the vCPU at the ioctl [L2]
+ *   path=               vcpu-events: KVM_SET_VCPU_EVENTS [this one]
+ *                       sync-regs: the same struct by KVM_RUN, KVM_SYNC_X86_EVENTS
+ *                       guest-debug: KVM_SET_GUEST_DEBUG, INJECT_BP for vector 3, else INJECT_DB
+ *                       mce: KVM_X86_SET_MCE of an uncorrected error
+ *                       nmi: KVM_NMI
+ *   vector=N injected=0|1 pending=0|1 code=none|N payload=none|N
+ *                       what is injected; payload=N sets exception_has_payload
+ *   flag=0|1            KVM_VCPUEVENT_VALID_PAYLOAD [0]
+ *   flags=N             more bits for kvm_vcpu_events.flags [0]
+ *   triple=none|0|1     KVM_VCPUEVENT_VALID_TRIPLE_FAULT with triple_fault.pending [none]
+ *   intercept=yes|no    L1 intercepts that vector (vector 2: exits on NMIs) [no]
+ *   pfec_mask=N pfec_match=N    VMX: which #PF error codes that is about [0, 0]
+ *   dr7=N               of the level that is active, by KVM_SET_DEBUGREGS [0x400]
+ *   l2_dr7=N            what L1 gives L2 in its VMCS or VMCB [0x400]
+ *   first=none|N        an exception of that vector is made pending before, by KVM_SET_VCPU_EVENTS
+ *   get_set=yes|no      afterwards KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS of what it said [no]
+ *   set_regs=yes|no     afterwards KVM_SET_REGS of what KVM_GET_REGS says [no]
+ *   run=yes|no          let the vCPU run on; `no` takes back what was injected before it runs [yes]
+ *
+ * The answer is {"type":"case","errno","guest_mode","cr3","rip","returned":{...},"changed":[...],
+ * "who","hits":[...],"exit":{...},"dr7","kvm_exit","back","seconds"}:
+ *   returned   what KVM_GET_VCPU_EVENTS says of the exception right after the injection
+ *   changed    what of the vCPU's state that injection changed
+ *   who        L2-handler, L1-handler (an IDT's), L1-exit (a VM-exit), L1-vmfail (L1's VMLAUNCH
+ *              fails), nobody (the level went on), shutdown, entry-fails, internal-error, hangs,
+ *              not-run
+ *   dr7        as KVM holds it when the handler or L1 is reached
+ *   back       L2 went on afterwards and left by its CPUID to L1
+ * A VM serves case after case; one that did not come back is replaced.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <time.h>
+
+#include "helper.h"
+#include "json.h"
+#include "own.h"
+
+#define NONE (~0ULL)	/* the value of a word that says `none` */
+#define EXIT_REASON_CPUID_VMX 10
+#define EXIT_CODE_CPUID_SVM 0x72
+#define DR7_GD (1ULL << 13)
+
+enum { VCPU_EVENTS, SYNC_REGS, GUEST_DEBUG, MCE, NMI };
+
+struct injection {
+	uint64_t cap, triple_cap, active, path, vector, injected, pending, code, payload, flag,
+		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, first, get_set, set_regs,
+		run;
+};
+
+static const struct injection nothing_said = {
+	.active = 2, .code = NONE, .payload = NONE, .triple = NONE, .first = NONE,
+	.dr7 = OWN_DR7_RESET, .l2_dr7 = OWN_DR7_RESET, .run = 1,
+};
+
+static const struct {
+	const char *name;
+	size_t offset;
+} words[] = {
+#define WORD(name) { #name, offsetof(struct injection, name) }
+	WORD(cap), WORD(triple_cap), WORD(active), WORD(path), WORD(vector), WORD(injected),
+	WORD(pending), WORD(code), WORD(payload), WORD(flag), WORD(flags), WORD(triple),
+	WORD(intercept), WORD(pfec_mask), WORD(pfec_match), WORD(dr7), WORD(l2_dr7), WORD(first),
+	WORD(get_set), WORD(set_regs), WORD(run),
+};
+
+static const struct {
+	const char *name;
+	uint64_t value;
+} values[] = {
+	{ "none", NONE }, { "off", 0 }, { "on", 1 }, { "no", 0 }, { "yes", 1 }, { "L1", 1 },
+	{ "L2", 2 }, { "vcpu-events", VCPU_EVENTS }, { "sync-regs", SYNC_REGS },
+	{ "guest-debug", GUEST_DEBUG }, { "mce", MCE }, { "nmi", NMI },
+};
+
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
+static struct own_vm vms[4]; /* by capabilities: payload is bit 0, triple fault bit 1 */
+static struct vcpu_state before, after;
+
+/* --- reading a case -------------------------------------------------------------------------- */
+
+static bool read_value(const char *text, uint64_t *value)
+{
+	char *end;
+
+	for (size_t i = 0; i < COUNT(values); i++)
+		if (!strcmp(text, values[i].name)) {
+			*value = values[i].value;
+			return true;
+		}
+	*value = strtoull(text, &end, 0);
+	return end != text && !*end;
+}
+
+static bool read_word(struct injection *injection, char *word)
+{
+	char *equals = strchr(word, '=');
+
+	if (!equals)
+		return false;
+	*equals = 0;
+	for (size_t i = 0; i < COUNT(words); i++)
+		if (!strcmp(word, words[i].name))
+			return read_value(equals + 1, (uint64_t *)((char *)injection +
+								   words[i].offset));
+	return false;
+}
+
+static bool read_case(char *line, struct injection *injection)
+{
+	*injection = nothing_said;
+	for (char *word = strtok(line, " \n"); word; word = strtok(NULL, " \n"))
+		if (!read_word(injection, word)) {
+			json_error(EINVAL, "lib/helper/cases.c lists them", "there is no word %s",
+				   word);
+			return false;
+		}
+	return true;
+}
+
+/* --- to the place where it is injected ------------------------------------------------------- */
+
+static struct own_vm *vm_for(const struct injection *injection)
+{
+	bool payload = injection->cap, triple = injection->triple_cap;
+	struct own_vm *vm = &vms[payload + 2 * triple];
+
+	if (vm->up || own_up(vm, payload, triple))
+		return vm;
+	own_down(vm);
+	return NULL;
+}
+
+/* Brings L1, or through it L2, to the instruction before which the injection is made. */
+static bool arrive(struct own_vm *vm, const struct injection *injection)
+{
+	bool l2 = injection->active == 2;
+	struct own_plan plan = {
+		.enter_l2 = l2,
+		.exceptions = injection->intercept && injection->vector < 32 &&
+					      injection->vector != 2 ?
+				      1U << injection->vector : 0,
+		.pfec_mask = (uint32_t)injection->pfec_mask,
+		.pfec_match = (uint32_t)injection->pfec_match,
+		.nmi_exiting = injection->intercept && injection->vector == 2,
+		.dr7 = injection->l2_dr7,
+	};
+	struct own_stop stop;
+
+	if (!own_reset(vm, &plan))
+		return false;
+	stop = own_run(vm);
+	if (l2 && stop.port == OWN_PORT_L1_READY)
+		stop = own_run(vm);
+	if (stop.port == (l2 ? OWN_PORT_L2_READY : OWN_PORT_L1_READY))
+		return true;
+	json_error(stop.error, NULL,
+		   "the level does not start: port %#x, KVM exit %u, VM-instruction error or exit %#llx",
+		   stop.port, stop.reason,
+		   (unsigned long long)*own_at(vm, OWN_SHARED + OWN_LOG));
+	return false;
+}
+
+/* --- injecting ------------------------------------------------------------------------------- */
+
+/* What the case says; the rest is as KVM_GET_VCPU_EVENTS returned it. */
+static struct kvm_vcpu_events events_of(const struct injection *injection,
+					const struct kvm_vcpu_events *now)
+{
+	struct kvm_vcpu_events events = *now;
+
+	events.flags &= ~(uint32_t)(KVM_VCPUEVENT_VALID_PAYLOAD | KVM_VCPUEVENT_VALID_TRIPLE_FAULT);
+	events.flags |= (uint32_t)injection->flags;
+	if (injection->flag)
+		events.flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
+	if (injection->triple != NONE) {
+		events.flags |= KVM_VCPUEVENT_VALID_TRIPLE_FAULT;
+		events.triple_fault.pending = injection->triple != 0;
+	}
+	events.exception.nr = (uint8_t)injection->vector;
+	events.exception.injected = injection->injected != 0;
+	events.exception.pending = injection->pending != 0;
+	events.exception.has_error_code = injection->code != NONE;
+	events.exception.error_code = injection->code == NONE ? 0 : (uint32_t)injection->code;
+	events.exception_has_payload = injection->payload != NONE;
+	events.exception_payload = injection->payload == NONE ? 0 : injection->payload;
+	return events;
+}
+
+static int sync_regs(struct own_vm *vm, const struct kvm_vcpu_events *events)
+{
+	int error;
+
+	vm->run->s.regs.events = *events;
+	vm->run->kvm_dirty_regs = KVM_SYNC_X86_EVENTS;
+	error = own_settle(vm);
+	vm->run->kvm_dirty_regs = 0;
+	return error;
+}
+
+static int guest_debug(struct own_vm *vm, uint64_t vector)
+{
+	struct kvm_guest_debug debug = {
+		.control = vector == 3 ? KVM_GUESTDBG_INJECT_BP : KVM_GUESTDBG_INJECT_DB,
+	};
+
+	return ioctl(vm->vcpu, KVM_SET_GUEST_DEBUG, &debug) == 0 ? 0 : errno;
+}
+
+static int machine_check(struct own_vm *vm)
+{
+	struct kvm_x86_mce mce = {
+		.status = 1ULL << 63 | 1ULL << 61 | 1ULL << 60, /* VAL UC EN */
+		.mcg_status = 1,				/* RIPV */
+	};
+
+	return ioctl(vm->vcpu, KVM_X86_SET_MCE, &mce) == 0 ? 0 : errno;
+}
+
+static int inject(struct own_vm *vm, const struct injection *injection,
+		  const struct kvm_vcpu_events *events)
+{
+	switch (injection->path) {
+	case SYNC_REGS:
+		return sync_regs(vm, events);
+	case GUEST_DEBUG:
+		return guest_debug(vm, injection->vector);
+	case MCE:
+		return machine_check(vm);
+	case NMI:
+		return ioctl(vm->vcpu, KVM_NMI) == 0 ? 0 : errno;
+	default:
+		return ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, events) == 0 ? 0 : errno;
+	}
+}
+
+static bool set_dr7(struct own_vm *vm, uint64_t dr7)
+{
+	struct kvm_debugregs debugregs;
+
+	if (dr7 == OWN_DR7_RESET)
+		return true;
+	if (ioctl(vm->vcpu, KVM_GET_DEBUGREGS, &debugregs) != 0)
+		return false;
+	debugregs.dr7 = dr7;
+	return ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &debugregs) == 0;
+}
+
+static bool make_first(struct own_vm *vm, const struct injection *injection)
+{
+	struct injection first = nothing_said;
+	struct kvm_vcpu_events events;
+
+	if (injection->first == NONE)
+		return true;
+	first.vector = injection->first;
+	first.pending = first.flag = 1;
+	if (ioctl(vm->vcpu, KVM_GET_VCPU_EVENTS, &events) != 0)
+		return false;
+	events = events_of(&first, &events);
+	return ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &events) == 0;
+}
+
+static bool follow_up(struct own_vm *vm, const struct injection *injection)
+{
+	struct kvm_vcpu_events events;
+	struct kvm_regs regs;
+
+	if (injection->get_set && (ioctl(vm->vcpu, KVM_GET_VCPU_EVENTS, &events) != 0 ||
+				   ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &events) != 0))
+		return false;
+	return !injection->set_regs || (ioctl(vm->vcpu, KVM_GET_REGS, &regs) == 0 &&
+					ioctl(vm->vcpu, KVM_SET_REGS, &regs) == 0);
+}
+
+/* --- who gets it ----------------------------------------------------------------------------- */
+
+static bool guest_mode(const struct vcpu_state *state)
+{
+	return state->nested.flags & KVM_STATE_NESTED_GUEST_MODE;
+}
+
+static const char *receiver(const struct own_stop *stop, bool l2)
+{
+	if (stop->error == EINTR)
+		return "hangs";
+	switch (stop->port) {
+	case OWN_PORT_HIT: return l2 ? "L2-handler" : "L1-handler";
+	case OWN_PORT_EXIT: return "L1-exit";
+	case OWN_PORT_FAILED: return "L1-vmfail";
+	case OWN_PORT_NOTHING: return "nobody";
+	}
+	switch (stop->reason) {
+	case KVM_EXIT_SHUTDOWN: return "shutdown";
+	case KVM_EXIT_FAIL_ENTRY: return "entry-fails";
+	case KVM_EXIT_INTERNAL_ERROR: return "internal-error";
+	default: return "another";
+	}
+}
+
+/* The handler reads DR6 and DR7 next: with DR7.GD still set that would be another #DB. */
+static bool let_record(struct own_vm *vm)
+{
+	struct kvm_debugregs debugregs = after.debugregs;
+
+	if (debugregs.dr7 & DR7_GD) {
+		debugregs.dr7 &= ~DR7_GD;
+		if (ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &debugregs) != 0)
+			return false;
+	}
+	return own_run(vm).port == OWN_PORT_RECORDED;
+}
+
+/* L2 leaves to L1 by CPUID; then the vCPU is where it can be reset. */
+static bool leave_l2(struct own_vm *vm)
+{
+	uint64_t reason;
+
+	if (own_run(vm).port != OWN_PORT_EXIT)
+		return false;
+	reason = vm->svm ? *own_at(vm, OWN_VMCS + 0x70) : *own_at(vm, OWN_SHARED + OWN_LOG);
+	return reason == (vm->svm ? EXIT_CODE_CPUID_SVM : EXIT_REASON_CPUID_VMX);
+}
+
+static void print_hits(struct own_vm *vm)
+{
+	uint64_t count = *own_at(vm, OWN_SHARED + OWN_HIT_COUNT);
+
+	json_list("hits");
+	for (uint64_t i = 0; i < count && i < 16; i++) {
+		uint64_t *hit = own_at(vm, OWN_SHARED + OWN_HITS + (i << OWN_HIT_SHIFT));
+
+		json_object(NULL);
+		json_number("vector", (long long)hit[OWN_VECTOR / 8]);
+		if (hit[OWN_HAS_CODE / 8])
+			json_hex("code", hit[OWN_ERROR_CODE / 8]);
+		else
+			json_null("code");
+		json_hex("cr2", hit[OWN_CR2 / 8]);
+		json_hex("dr6", hit[OWN_DR6 / 8]);
+		json_hex("dr7", hit[OWN_DR7 / 8]);
+		json_hex("rip", hit[OWN_RIP / 8]);
+		json_hex("cr3", hit[OWN_CR3 / 8]);
+		json_close_object();
+	}
+	json_close_list();
+}
+
+static void print_stop(struct own_vm *vm, const struct own_stop *stop, const char *who)
+{
+	json_text("who", who);
+	json_hex("dr7", after.debugregs.dr7);
+	json_number("kvm_exit", stop->reason);
+	if (!strcmp(who, "entry-fails"))
+		json_hex("entry_failure", vm->run->fail_entry.hardware_entry_failure_reason);
+	if (!strcmp(who, "L1-exit")) {
+		json_object("exit");
+		if (vm->svm)
+			own_svm_print_exit(vm);
+		else
+			own_vmx_print_exit(vm);
+		json_close_object();
+	}
+}
+
+/* Lets the vCPU run until somebody has it, and back to L1. Returns whether the VM can be reused. */
+static bool see_who(struct own_vm *vm)
+{
+	struct own_stop stop = own_run(vm);
+	bool good = stop.port >= 0, l2;
+	const char *who;
+
+	if (!own_read(vm, &after))
+		return false;
+	l2 = guest_mode(&after);
+	who = receiver(&stop, l2);
+	print_stop(vm, &stop, who);
+	if (stop.port == OWN_PORT_HIT)
+		good = let_record(vm);
+	print_hits(vm);
+	if (good && l2)
+		good = leave_l2(vm);
+	json_bool("back", good);
+	return good;
+}
+
+/* Takes back what was injected; the level must then go on as if nothing had been. */
+static bool take_back(struct own_vm *vm)
+{
+	json_text("who", "not-run");
+	if (ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &before.events) != 0 ||
+	    own_run(vm).port != OWN_PORT_NOTHING)
+		return false;
+	return !guest_mode(&before) || leave_l2(vm);
+}
+
+/* --- a case ---------------------------------------------------------------------------------- */
+
+static void print_returned(const struct kvm_vcpu_events *events)
+{
+	json_object("returned");
+	json_number("injected", events->exception.injected);
+	json_number("pending", events->exception.pending);
+	json_number("vector", events->exception.nr);
+	json_number("has_code", events->exception.has_error_code);
+	json_hex("code", events->exception.error_code);
+	json_number("has_payload", events->exception_has_payload);
+	json_hex("payload", events->exception_payload);
+	json_number("nmi_pending", events->nmi.pending);
+	json_number("triple_fault", events->triple_fault.pending);
+	json_close_object();
+}
+
+static void print_injection(int error)
+{
+	json_begin("case");
+	json_text("errno", errno_name(error));
+	json_bool("guest_mode", guest_mode(&before));
+	json_hex("cr3", before.sregs.cr3);
+	json_hex("rip", before.regs.rip);
+	print_returned(&after.events);
+	vcpu_print_changes("changed", &before, &after);
+}
+
+static bool conduct(struct own_vm *vm, const struct injection *injection)
+{
+	struct kvm_vcpu_events events;
+	bool good;
+	int error;
+
+	if (!arrive(vm, injection) || !set_dr7(vm, injection->dr7) || !make_first(vm, injection) ||
+	    !own_read(vm, &before))
+		return false;
+	events = events_of(injection, &before.events);
+	error = inject(vm, injection, &events);
+	if (!own_read(vm, &after))
+		return false;
+	print_injection(error);
+	good = follow_up(vm, injection);
+	if (injection->run)
+		return see_who(vm) && good;
+	good = take_back(vm) && good;
+	json_bool("back", good);
+	return good;
+}
+
+static double seconds(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static bool answer(char *line)
+{
+	double start = seconds();
+	struct injection injection;
+	struct own_vm *vm;
+	bool good;
+
+	if (!read_case(line, &injection))
+		return false;
+	vm = vm_for(&injection);
+	if (!vm)
+		return false;
+	good = conduct(vm, &injection);
+	if (!good || injection.path == MCE)
+		own_down(vm);
+	json_real("seconds", seconds() - start);
+	json_end();
+	return true;
+}
+
+/* Without NRIPS, SVM delivers #BP and #OF only onto an INT3 or INTO (svm_update_soft_interrupt_rip). */
+static bool soft_exceptions(bool svm)
+{
+	FILE *file = svm ? fopen("/sys/module/kvm_amd/parameters/nrips", "re") : NULL;
+	int said = file ? fgetc(file) : 'Y';
+
+	if (file)
+		fclose(file);
+	return said == 'Y' || said == '1';
+}
+
+static void print_head(const struct own_vm *vm)
+{
+	json_begin("cases");
+	json_text("format", vm->svm ? "svm" : "vmx");
+	json_bool("soft_exceptions", soft_exceptions(vm->svm));
+	json_object("caps");
+	json_number("KVM_CAP_EXCEPTION_PAYLOAD",
+		    ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_EXCEPTION_PAYLOAD));
+	json_number("KVM_CAP_X86_TRIPLE_FAULT_EVENT",
+		    ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_X86_TRIPLE_FAULT_EVENT));
+	json_number("KVM_CAP_SYNC_REGS", ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS));
+	json_close_object();
+	json_end();
+}
+
+int verb_cases(int argc, char **argv)
+{
+	char line[1024];
+	bool good = true;
+
+	(void)argc;
+	(void)argv;
+	if (!own_up(&vms[0], false, false))
+		return FAILED;
+	print_head(&vms[0]);
+	while (good && fgets(line, sizeof(line), stdin))
+		good = answer(line);
+	for (size_t i = 0; i < COUNT(vms); i++)
+		own_down(&vms[i]);
+	return good ? DONE : FAILED;
+}

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Building, resetting and running the helper's own VM; see own.h. */
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "json.h"
+#include "own.h"
+
+#define RUN_SECONDS 20
+#define CPUID_ENTRIES 256
+#define NESTED_BUFFER 16384
+#define MACHINE_CHECK_BANKS 1
+
+enum {
+	MSR_FEATURE_CONTROL = 0x3a,
+	MSR_MCG_STATUS = 0x17a,
+	MSR_VMX_BASIC = 0x480,
+	MSR_VMX_TRUE_PIN = 0x48d, /* then primary, exit and entry controls */
+};
+#define MSR_VM_HSAVE_PA 0xc0010117
+
+static bool fail(const char *what)
+{
+	json_error(errno, "L0 needs /dev/kvm with nested=1", "the helper's own VM: %s", what);
+	return false;
+}
+
+uint64_t *own_at(struct own_vm *vm, uint64_t where)
+{
+	return (uint64_t *)(vm->memory + where);
+}
+
+uint64_t own_symbol(const uint8_t *symbol)
+{
+	return OWN_CODE + (uint64_t)(symbol - own_start);
+}
+
+/* --- building -------------------------------------------------------------------------------- */
+
+/* Identity-maps the first GiB by 2 MiB pages, under two roots. */
+static void build_page_tables(struct own_vm *vm)
+{
+	enum { PRESENT_WRITE = 3, LARGE = 0x80 };
+
+	*own_at(vm, OWN_L1_CR3) = OWN_PDPT | PRESENT_WRITE;
+	*own_at(vm, OWN_L2_CR3) = OWN_PDPT | PRESENT_WRITE;
+	*own_at(vm, OWN_PDPT) = OWN_PD | PRESENT_WRITE;
+	for (uint64_t i = 0; i < 512; i++)
+		own_at(vm, OWN_PD)[i] = i << 21 | LARGE | PRESENT_WRITE;
+}
+
+static void build_descriptors(struct own_vm *vm)
+{
+	own_at(vm, OWN_GDT)[1] = 0x00af9b000000ffff; /* 64-bit code */
+	own_at(vm, OWN_GDT)[2] = 0x00cf93000000ffff; /* data */
+	own_at(vm, OWN_GDT)[3] = 0x00008b0000000067 | (uint64_t)OWN_TSS << 16;
+	for (uint64_t i = 0; i < OWN_VECTORS; i++) {
+		uint64_t to = own_symbol(own_stubs) + i * OWN_STUB_SIZE;
+
+		/* a trap gate, present: interrupts stay on (SDM volume 3, figure 6-8) */
+		own_at(vm, OWN_IDT)[2 * i] = (to & 0xffff) | OWN_CODE_SELECTOR << 16 |
+					     0x8f00ULL << 32 | (to & 0xffff0000) << 32;
+	}
+}
+
+static bool add_memory(struct own_vm *vm)
+{
+	struct kvm_userspace_memory_region region = { .memory_size = OWN_MEMORY };
+
+	vm->memory = mmap(NULL, OWN_MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+			  0);
+	if (vm->memory == MAP_FAILED)
+		return false;
+	region.userspace_addr = (uint64_t)vm->memory;
+	return ioctl(vm->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0;
+}
+
+static bool enable(struct own_vm *vm, uint32_t capability)
+{
+	struct kvm_enable_cap cap = { .cap = capability, .args = { 1 } };
+
+	return ioctl(vm->vm, KVM_ENABLE_CAP, &cap) == 0;
+}
+
+/* Without the CPU's own CPUID KVM would let the guest have neither VMX nor SVM. */
+static bool set_cpuid(struct own_vm *vm)
+{
+	static struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entries[CPUID_ENTRIES];
+	} cpuid;
+
+	if (!cpuid.head.nent) { /* an emulated CPU takes its time over each CPUID */
+		cpuid.head.nent = CPUID_ENTRIES;
+		if (ioctl(vm->kvm, KVM_GET_SUPPORTED_CPUID, &cpuid) != 0)
+			return false;
+	}
+	for (uint32_t i = 0; i < cpuid.head.nent; i++)
+		if (cpuid.entries[i].function == 0x80000001)
+			vm->svm = cpuid.entries[i].ecx & 1 << 2;
+	return ioctl(vm->vcpu, KVM_SET_CPUID2, &cpuid) == 0;
+}
+
+static bool set_msr(struct own_vm *vm, uint32_t index, uint64_t value)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msrs = { .head.nmsrs = 1, .entry = { .index = index, .data = value } };
+
+	return ioctl(vm->vcpu, KVM_SET_MSRS, &msrs) == 1;
+}
+
+static bool get_msr(struct own_vm *vm, uint32_t index, uint64_t *value)
+{
+	struct {
+		struct kvm_msrs head;
+		struct kvm_msr_entry entry;
+	} msrs = { .head.nmsrs = 1, .entry.index = index };
+	bool good = ioctl(vm->vcpu, KVM_GET_MSRS, &msrs) == 1;
+
+	*value = msrs.entry.data;
+	return good;
+}
+
+static bool enable_virtualization(struct own_vm *vm)
+{
+	uint64_t value;
+
+	if (vm->svm)
+		return set_msr(vm, MSR_VM_HSAVE_PA, OWN_VMXON);
+	if (!set_msr(vm, MSR_FEATURE_CONTROL, 5) || !get_msr(vm, MSR_VMX_BASIC, &value))
+		return false;
+	vm->vmcs_revision = (uint32_t)value;
+	for (uint32_t i = 0; i < 4; i++) {
+		if (!get_msr(vm, MSR_VMX_TRUE_PIN + i, &value))
+			return false;
+		vm->vmx_low[i] = (uint32_t)value;
+		vm->vmx_high[i] = (uint32_t)(value >> 32);
+	}
+	return true;
+}
+
+static bool build_vcpu(struct own_vm *vm)
+{
+	uint64_t mcg_cap = MACHINE_CHECK_BANKS;
+
+	vm->vcpu = ioctl(vm->vm, KVM_CREATE_VCPU, 0);
+	if (vm->vcpu < 0)
+		return fail("KVM_CREATE_VCPU");
+	vm->run_size = (size_t)ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
+	vm->run = mmap(NULL, vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu, 0);
+	if (vm->run == MAP_FAILED)
+		return fail("mapping kvm_run");
+	if (!set_cpuid(vm))
+		return fail("KVM_SET_CPUID2");
+	if (ioctl(vm->vcpu, KVM_X86_SETUP_MCE, &mcg_cap) != 0)
+		return fail("KVM_X86_SETUP_MCE");
+	return enable_virtualization(vm) || fail("the MSRs of VMX or SVM");
+}
+
+static void on_alarm(int number)
+{
+	(void)number; /* KVM_RUN returns EINTR, that is all */
+}
+
+bool own_up(struct own_vm *vm, bool payload, bool triple_fault)
+{
+	struct sigaction action = { .sa_handler = on_alarm };
+
+	memset(vm, 0, sizeof(*vm));
+	vm->up = true;
+	vm->vm = vm->vcpu = -1;
+	sigaction(SIGALRM, &action, NULL);
+	vm->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (vm->kvm < 0)
+		return fail("opening /dev/kvm");
+	vm->vm = ioctl(vm->kvm, KVM_CREATE_VM, 0);
+	if (vm->vm < 0)
+		return fail("KVM_CREATE_VM");
+	ioctl(vm->vm, KVM_SET_TSS_ADDR, 0xfffbd000UL); /* Intel wants it; AMD ignores it */
+	if (payload && !enable(vm, KVM_CAP_EXCEPTION_PAYLOAD))
+		return fail("KVM_ENABLE_CAP of KVM_CAP_EXCEPTION_PAYLOAD");
+	if (triple_fault && !enable(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT))
+		return fail("KVM_ENABLE_CAP of KVM_CAP_X86_TRIPLE_FAULT_EVENT");
+	vm->payload = payload;
+	vm->triple_fault = triple_fault;
+	if (!add_memory(vm))
+		return fail("KVM_SET_USER_MEMORY_REGION");
+	memcpy(own_at(vm, OWN_CODE), own_start, (size_t)(own_end - own_start));
+	build_page_tables(vm);
+	build_descriptors(vm);
+	return build_vcpu(vm);
+}
+
+void own_down(struct own_vm *vm)
+{
+	if (!vm->up)
+		return;
+	if (vm->run && vm->run != MAP_FAILED)
+		munmap(vm->run, vm->run_size);
+	close(vm->vcpu);
+	close(vm->vm);
+	close(vm->kvm);
+	if (vm->memory && vm->memory != MAP_FAILED)
+		munmap(vm->memory, OWN_MEMORY);
+	vm->up = false;
+}
+
+/* --- resetting ------------------------------------------------------------------------------- */
+
+static struct kvm_segment segment(uint16_t selector, uint8_t type, bool code)
+{
+	return (struct kvm_segment){
+		.limit = 0xffffffff, .selector = selector, .type = type, .present = 1,
+		.db = !code, .s = 1, .l = code, .g = 1,
+	};
+}
+
+static bool reset_sregs(struct own_vm *vm)
+{
+	struct kvm_segment data = segment(OWN_DATA_SELECTOR, 3, false);
+	struct kvm_sregs sregs;
+
+	if (ioctl(vm->vcpu, KVM_GET_SREGS, &sregs) != 0)
+		return false;
+	sregs.cs = segment(OWN_CODE_SELECTOR, 11, true);
+	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
+	sregs.tr = (struct kvm_segment){
+		.base = OWN_TSS, .limit = 0x67, .selector = OWN_TSS_SELECTOR, .type = 11,
+		.present = 1,
+	};
+	sregs.ldt = (struct kvm_segment){ .unusable = 1 };
+	sregs.gdt = (struct kvm_dtable){ .base = OWN_GDT, .limit = OWN_GDT_LIMIT };
+	sregs.idt = (struct kvm_dtable){ .base = OWN_IDT, .limit = OWN_IDT_LIMIT };
+	sregs.cr0 = OWN_CR0;
+	sregs.cr2 = OWN_CR2_RESET;
+	sregs.cr3 = OWN_L1_CR3;
+	sregs.cr4 = vm->svm ? OWN_CR4 : OWN_CR4_VMX;
+	sregs.efer = vm->svm ? OWN_EFER_SVM : OWN_EFER;
+	memset(sregs.interrupt_bitmap, 0, sizeof(sregs.interrupt_bitmap));
+	return ioctl(vm->vcpu, KVM_SET_SREGS, &sregs) == 0;
+}
+
+static bool reset_events(struct own_vm *vm)
+{
+	struct kvm_vcpu_events events = {
+		.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
+			 (vm->payload ? KVM_VCPUEVENT_VALID_PAYLOAD : 0) |
+			 (vm->triple_fault ? KVM_VCPUEVENT_VALID_TRIPLE_FAULT : 0),
+	};
+	struct kvm_guest_debug debug = { 0 };
+
+	return ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &events) == 0 &&
+	       ioctl(vm->vcpu, KVM_SET_GUEST_DEBUG, &debug) == 0;
+}
+
+bool own_reset(struct own_vm *vm, const struct own_plan *plan)
+{
+	struct kvm_regs regs = {
+		.rip = own_symbol(vm->svm ? own_l1_svm : own_l1_vmx),
+		.rsp = OWN_L1_STACK,
+		.rflags = OWN_RFLAGS,
+	};
+	struct kvm_debugregs debugregs = { .dr6 = OWN_DR6_RESET, .dr7 = OWN_DR7_RESET };
+
+	memset(own_at(vm, OWN_SHARED + OWN_LOG), 0, 0x1000 - OWN_LOG);
+	*own_at(vm, OWN_SHARED + OWN_STAY_IN_L1) = !plan->enter_l2;
+	*own_at(vm, OWN_SHARED + OWN_HIT_COUNT) = 0;
+	if (vm->svm)
+		own_svm_prepare(vm, plan);
+	else
+		own_vmx_prepare(vm, plan);
+	if (!reset_sregs(vm) || !reset_events(vm))
+		return fail("KVM_SET_SREGS or KVM_SET_VCPU_EVENTS");
+	if (ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &debugregs) != 0 ||
+	    ioctl(vm->vcpu, KVM_SET_REGS, &regs) != 0 || !set_msr(vm, MSR_MCG_STATUS, 0))
+		return fail("KVM_SET_DEBUGREGS, KVM_SET_REGS or KVM_SET_MSRS");
+	return true;
+}
+
+/* --- running --------------------------------------------------------------------------------- */
+
+int own_settle(struct own_vm *vm)
+{
+	int error;
+
+	vm->run->immediate_exit = 1;
+	error = ioctl(vm->vcpu, KVM_RUN, 0) == 0 ? 0 : errno;
+	vm->run->immediate_exit = 0;
+	return error == EINTR ? 0 : error;
+}
+
+struct own_stop own_run(struct own_vm *vm)
+{
+	struct own_stop stop = { .port = -1 };
+
+	alarm(RUN_SECONDS);
+	stop.error = ioctl(vm->vcpu, KVM_RUN, 0) == 0 ? 0 : errno;
+	alarm(0);
+	stop.reason = vm->run->exit_reason;
+	if (!stop.error && stop.reason == KVM_EXIT_IO) {
+		stop.port = vm->run->io.port;
+		stop.error = own_settle(vm);
+	}
+	return stop;
+}
+
+static bool read_nested(struct own_vm *vm, struct nested *nested)
+{
+	static union {
+		struct kvm_nested_state state;
+		uint8_t room[NESTED_BUFFER];
+	} buffer;
+
+	buffer.state.size = sizeof(buffer);
+	nested->supported = ioctl(vm->vcpu, KVM_GET_NESTED_STATE, &buffer) == 0;
+	if (!nested->supported)
+		return true;
+	nested->flags = buffer.state.flags;
+	nested->format = buffer.state.format;
+	nested->size = buffer.state.size;
+	return true;
+}
+
+bool own_read(struct own_vm *vm, struct vcpu_state *state)
+{
+	memset(state, 0, sizeof(*state));
+	return (read_nested(vm, &state->nested) &&
+		ioctl(vm->vcpu, KVM_GET_REGS, &state->regs) == 0 &&
+		ioctl(vm->vcpu, KVM_GET_SREGS, &state->sregs) == 0 &&
+		ioctl(vm->vcpu, KVM_GET_DEBUGREGS, &state->debugregs) == 0 &&
+		ioctl(vm->vcpu, KVM_GET_VCPU_EVENTS, &state->events) == 0) ||
+	       fail("reading the vCPU");
+}

@@ -1,0 +1,74 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The helper's own VM: one vCPU, flat memory, an L1 hypervisor of ours and an L2 of ours. */
+#ifndef L2GATE_OWN_H
+#define L2GATE_OWN_H
+
+#include <linux/kvm.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "own_layout.h"
+#include "vcpu.h"
+
+/* What L1 does with L2. */
+struct own_plan {
+	bool enter_l2;
+	uint32_t exceptions;		/* a bit for each vector that L1 intercepts */
+	uint32_t pfec_mask, pfec_match; /* VMX only (SDM volume 3, 26.2, "Exceptions") */
+	bool nmi_exiting;
+	uint64_t dr7;			/* that L1 gives L2 */
+};
+
+struct own_vm {
+	bool up, svm;
+	bool payload, triple_fault;	/* capabilities that were enabled */
+	bool vmcs_written;		/* what is the same for every case */
+	int kvm, vm, vcpu;
+	struct kvm_run *run;
+	size_t run_size;
+	uint8_t *memory;
+	uint32_t vmcs_revision;
+	uint32_t vmx_low[4], vmx_high[4]; /* pin, primary, exit, entry: must be 1, may be 1 */
+};
+
+/* How a stretch of running came to its end. */
+struct own_stop {
+	int error;			/* errno of KVM_RUN; EINTR: it never left the guest */
+	uint32_t reason;		/* kvm_run's exit_reason */
+	int port;			/* of an OUT, else -1 */
+};
+
+/* Both print an error line and return false on failure. */
+bool own_up(struct own_vm *vm, bool payload, bool triple_fault);
+/* Puts the vCPU back to L1's first instruction, with nothing in flight. */
+bool own_reset(struct own_vm *vm, const struct own_plan *plan);
+void own_down(struct own_vm *vm);
+
+/* Runs until the guest says something or KVM gives up, and completes an OUT. */
+struct own_stop own_run(struct own_vm *vm);
+/* KVM_RUN with immediate_exit: completes what is half done; the guest does not run. */
+int own_settle(struct own_vm *vm);
+bool own_read(struct own_vm *vm, struct vcpu_state *state);
+
+uint64_t *own_at(struct own_vm *vm, uint64_t where);
+uint64_t own_symbol(const uint8_t *symbol);
+
+void own_vmx_prepare(struct own_vm *vm, const struct own_plan *plan);
+void own_vmx_print_exit(struct own_vm *vm);
+void own_svm_prepare(struct own_vm *vm, const struct own_plan *plan);
+void own_svm_print_exit(struct own_vm *vm);
+
+#define OWN_CR0 0x80010033	/* PG WP NE ET MP PE */
+#define OWN_CR4 0x60		/* MCE PAE */
+#define OWN_CR4_VMX 0x2060	/* and VMXE */
+#define OWN_EFER 0x500		/* LMA LME */
+#define OWN_EFER_SVM 0x1500	/* and SVME */
+#define OWN_DR6_RESET 0xffff0ff0
+#define OWN_DR7_RESET 0x400
+#define OWN_CR2_RESET 0xc2c2c000 /* recognizable if nobody has changed it */
+
+extern const uint8_t own_start[], own_end[], own_l1_vmx[], own_l1_vmx_exit[], own_l1_svm[], own_l2[],
+	own_stubs[];
+
+#endif

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The VMCB that our L1 enters L2 with on AMD (APM volume 2, appendix B). */
+#include <string.h>
+
+#include "json.h"
+#include "own.h"
+
+/* Offsets into the VMCB. */
+enum {
+	INTERCEPT_EXCEPTIONS = 0x8,
+	INTERCEPT_3 = 0xc,
+	INTERCEPT_4 = 0x10,
+	ASID = 0x58,
+	EXIT_CODE = 0x70,
+	EXIT_INFO_1 = 0x78,
+	EXIT_INFO_2 = 0x80,
+	EXIT_INT_INFO = 0x88,
+	ES = 0x400, CS = 0x410, SS = 0x420, DS = 0x430,
+	GDTR = 0x460, IDTR = 0x480,
+	EFER = 0x4d0, CR4 = 0x548, CR3 = 0x550, CR0 = 0x558, DR7 = 0x560, DR6 = 0x568,
+	RFLAGS = 0x570, RIP = 0x578, RSP = 0x5d8, CR2 = 0x640, PAT = 0x668,
+};
+
+#define NMI (1U << 1)		/* in INTERCEPT_3 */
+#define CPUID (1U << 18)
+#define SHUTDOWN (1U << 31)
+#define VMRUN (1U << 0)		/* in INTERCEPT_4 */
+
+enum { CODE_64 = 0xa9b, DATA_32 = 0xc93 };
+
+static void put32(struct own_vm *vm, uint64_t offset, uint32_t value)
+{
+	memcpy(vm->memory + OWN_VMCS + offset, &value, sizeof(value));
+}
+
+static void put64(struct own_vm *vm, uint64_t offset, uint64_t value)
+{
+	memcpy(vm->memory + OWN_VMCS + offset, &value, sizeof(value));
+}
+
+static void put_segment(struct own_vm *vm, uint64_t offset, uint16_t selector, uint16_t attributes,
+			uint32_t limit, uint64_t base)
+{
+	put32(vm, offset, selector | (uint32_t)attributes << 16);
+	put32(vm, offset + 4, limit);
+	put64(vm, offset + 8, base);
+}
+
+void own_svm_prepare(struct own_vm *vm, const struct own_plan *plan)
+{
+	memset(vm->memory + OWN_VMCS, 0, 0x1000);
+	put32(vm, INTERCEPT_EXCEPTIONS, plan->exceptions);
+	put32(vm, INTERCEPT_3, CPUID | SHUTDOWN | (plan->nmi_exiting ? NMI : 0));
+	put32(vm, INTERCEPT_4, VMRUN); /* it must be */
+	put32(vm, ASID, 1);
+	for (uint64_t offset = ES; offset <= DS; offset += 0x10)
+		put_segment(vm, offset, OWN_DATA_SELECTOR, DATA_32, ~0U, 0);
+	put_segment(vm, CS, OWN_CODE_SELECTOR, CODE_64, ~0U, 0);
+	put_segment(vm, GDTR, 0, 0, OWN_GDT_LIMIT, OWN_GDT);
+	put_segment(vm, IDTR, 0, 0, OWN_IDT_LIMIT, OWN_IDT);
+	put64(vm, EFER, OWN_EFER_SVM);
+	put64(vm, CR0, OWN_CR0);
+	put64(vm, CR2, OWN_CR2_RESET);
+	put64(vm, CR3, OWN_L2_CR3);
+	put64(vm, CR4, OWN_CR4);
+	put64(vm, DR6, OWN_DR6_RESET);
+	put64(vm, DR7, plan->dr7);
+	put64(vm, RFLAGS, OWN_RFLAGS);
+	put64(vm, RIP, own_symbol(own_l2));
+	put64(vm, RSP, OWN_L2_STACK);
+	put64(vm, PAT, 0x0007040600070406);
+}
+
+static uint64_t get(struct own_vm *vm, uint64_t offset)
+{
+	return *own_at(vm, OWN_VMCS + offset);
+}
+
+void own_svm_print_exit(struct own_vm *vm)
+{
+	json_hex("reason", get(vm, EXIT_CODE));
+	json_hex("info_1", get(vm, EXIT_INFO_1));
+	json_hex("info_2", get(vm, EXIT_INFO_2));
+	json_hex("exit_int_info", get(vm, EXIT_INT_INFO));
+	json_hex("rip", get(vm, RIP));
+	json_hex("cr2", get(vm, CR2));
+	json_hex("dr6", get(vm, DR6));
+	json_hex("dr7", get(vm, DR7));
+}

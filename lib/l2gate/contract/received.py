@@ -1,0 +1,233 @@
+"""The oracle for case tables: what a case of a table wants, held against what the helper saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from l2gate.contract.judge import Judgement, Verdict
+from l2gate.contract.table import Case
+
+#: What is there before an injection (lib/helper/own.h).
+CR2_BEFORE = 0xC2C2C000
+DR6_BEFORE = 0xFFFF0FF0
+
+_DR7_GD = 1 << 13
+_SOFT = (3, 4)
+_NMI = 2
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The helper's answer to one case (lib/helper/cases.c)."""
+
+    raw: dict[str, Any]
+    format: str
+
+    @property
+    def errno(self) -> str | None:
+        name: str | None = self.raw["errno"]
+        return name
+
+    @property
+    def who(self) -> str:
+        return str(self.raw["who"])
+
+    @property
+    def guest_mode(self) -> bool:
+        return bool(self.raw["guest_mode"])
+
+    @property
+    def changed(self) -> list[str]:
+        return list(self.raw["changed"])
+
+    @property
+    def back(self) -> bool:
+        """Whether L2 and L1 went on afterwards."""
+        return bool(self.raw.get("back"))
+
+    @property
+    def hits(self) -> list[dict[str, Any]]:
+        return list(self.raw.get("hits", ()))
+
+    @property
+    def exit(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.raw.get("exit", {})
+        return found
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What the receiver found: its record of the exception, or of the VM-exit."""
+        return self.exit or (self.hits[0] if self.hits else {})
+
+    @property
+    def returned(self) -> str:
+        events = self.raw["returned"]
+        if events["injected"]:
+            return "injected"
+        if events["pending"]:
+            return "pending+payload" if events["has_payload"] else "pending"
+        return "nothing"
+
+    @property
+    def code(self) -> str:
+        """The error code as the receiver has it, `none` if there is none."""
+        if not self.exit:
+            code = self.place.get("code")
+            return "none" if code is None else str(code)
+        if self.format == "svm":  # EXITINFO1 does not say whether there is one
+            return str(self.exit["info_1"])
+        has = int(self.exit["interruption_info"], 16) & 1 << 11
+        return str(self.exit["error_code"]) if has else "none"
+
+    @property
+    def qualification(self) -> str:
+        return str(self.exit["qualification" if self.format == "vmx" else "info_2"])
+
+
+def judge_case(case: Case, seen: Seen) -> tuple[Judgement, list[str]]:
+    """The judgement of one case, and the known deviations that were seen.
+
+    Without proof that the case's level was active it is inconclusive, never a pass.
+    """
+    if seen.guest_mode != (case.active == "L2"):
+        says = "says" if seen.guest_mode else "does not say"
+        reason = f"{case.active} was not active: KVM_GET_NESTED_STATE {says} guest mode"
+        return Judgement(Verdict.INCONCLUSIVE, reason), []
+    deviations: list[str] = []
+    for column in (column for column in _ORDER if column in case.expected):
+        expected = case.expected[column]
+        value, right = _SEEN[column](case, seen), _wanted(case, column, expected.right, seen)
+        if value == right:
+            continue
+        complaint = f"{column} seen {value}, {column} wanted {_words(right, expected.right)}"
+        if expected.known is None or value != _wanted(case, column, expected.known, seen):
+            return Judgement(Verdict.FAIL, complaint), deviations
+        deviations.append(complaint)
+    if wrong := _received_right(case, seen) or _afterwards(seen):
+        return Judgement(Verdict.FAIL, wrong), deviations
+    tail = f"; as known: {'; '.join(deviations)}" if deviations else ""
+    return Judgement(Verdict.PASS, f"{_summary(seen)}{tail}"), deviations
+
+
+#: errno first: what follows from a wrong one need not be told.
+_ORDER = ("errno", "unchanged", "returned", "who", "exit", "code", "cr2", "dr6", "qual", "gd")
+
+
+def _number(text: str) -> str:
+    return text if text == "none" else f"{int(text, 0):#x}"
+
+
+def _who(case: Case, seen: Seen) -> str:
+    return {
+        f"{case.active}-handler": "handler",
+        "L1-exit": "exit",
+        "L1-vmfail": "vmfail",
+    }.get(seen.who, seen.who)
+
+
+def _exit(_: Case, seen: Seen) -> str:
+    reason = int(seen.exit.get("reason", "-1"), 16)
+    if reason == (2 if seen.format == "vmx" else 0x7F):
+        return "triple-fault"
+    return "exception" if reason == 0 or 0x40 <= reason < 0x60 else f"reason {reason:#x}"
+
+
+def _gd(_: Case, seen: Seen) -> str:
+    """DR7.GD as the receiver finds it: L1 in its VMCS or VMCB, a handler in the register. The
+    helper clears it in between if KVM says that it is still set."""
+    found = [seen.exit["dr7"]] if seen.exit else [seen.raw["dr7"], *(h["dr7"] for h in seen.hits)]
+    return "set" if any(int(dr7, 16) & _DR7_GD for dr7 in found) else "clear"
+
+
+_SEEN: dict[str, Callable[[Case, Seen], str]] = {
+    "errno": lambda _, seen: seen.errno or "none",
+    "unchanged": lambda _, seen: "no" if seen.changed else "yes",
+    "returned": lambda _, seen: seen.returned,
+    "who": _who,
+    "exit": _exit,
+    "code": lambda _, seen: _number(seen.code),
+    "cr2": lambda _, seen: _number(seen.place.get("cr2", "none")),
+    "dr6": lambda _, seen: _number(seen.place.get("dr6", "none")),
+    "qual": lambda _, seen: _number(seen.qualification) if seen.exit else "none",
+    "gd": _gd,
+}
+
+
+def _wanted(case: Case, column: str, value: str, seen: Seen) -> str:
+    """What ``value`` of a table's cell means for this case."""
+    if column == "code" and value == "given":
+        if case.code is None:
+            # EXITINFO1 means nothing without an error code (APM volume 2, 15.12).
+            return _number(seen.code) if seen.exit and seen.format == "svm" else "none"
+        # Intel's have 16 bits (vmx_inject_exception, nested_vmx_inject_exception_vmexit).
+        return f"{case.code & (0xFFFF if seen.format == 'vmx' else 0xFFFFFFFF):#x}"
+    if value == "same":
+        return f"{(DR6_BEFORE if column == 'dr6' else CR2_BEFORE):#x}"
+    if value == "payload":
+        payload = case.payload or 0
+        return f"{dr6_after(payload) if column == 'dr6' else payload:#x}"
+    return _number(value) if column in ("code", "cr2", "dr6", "qual") else value
+
+
+def dr6_after(payload: int) -> int:
+    """DR6 after a #DB with that payload (x86.c, kvm_deliver_exception_payload).
+
+    The payload is like VMX's pending debug exceptions: RTM (bit 16) and BLD (bit 11) are active-low
+    in DR6, bit 12 is not in DR6.
+    """
+    active_low = 0xFFFF0FF0
+    value = (DR6_BEFORE & ~0xF) | 1 << 16
+    value = value & ~(payload & active_low) | (payload & ~active_low)
+    return (value & ~(1 << 12)) | 0xFFFE07F0
+
+
+def _words(value: str, cell: str) -> str:
+    return value if value == cell else f"{value} ({cell})"
+
+
+def _received_right(case: Case, seen: Seen) -> str | None:
+    """The receiver must have got that exception, once, and no other."""
+    if seen.who == "L1-exit":
+        if case.expected.get("exit"):
+            return None
+        return _exit_right(case, seen)
+    vectors = [hit["vector"] for hit in seen.hits]
+    wanted = [case.vector] if seen.who in ("L1-handler", "L2-handler") else []
+    if case.words.get("first", "none") != "none" and wanted:
+        wanted = [int(case.words["first"], 0)]
+    if vectors != wanted:
+        return f"the IDT was entered for vectors {vectors}, wanted {wanted}"
+    return None
+
+
+def _exit_right(case: Case, seen: Seen) -> str | None:
+    """The interruption information (SDM volume 3, table 25-16) or the exit code must name it."""
+    vector = case.vector
+    if seen.format == "svm":
+        code, wanted = int(seen.exit["reason"], 16), 0x61 if vector == _NMI else 0x40 + vector
+        return None if code == wanted else f"exit code {code:#x}, wanted {wanted:#x}"
+    info = int(seen.exit["interruption_info"], 16)
+    kind = 2 if vector == _NMI else 6 if vector in _SOFT else 3
+    wanted = 1 << 31 | kind << 8 | vector
+    if int(seen.exit["reason"], 16) != 0 or info & ~(1 << 11 | 1 << 12) != wanted:
+        return (
+            f"exit reason {seen.exit['reason']}, interruption information {info:#x}, "
+            f"wanted 0x0, {wanted:#x}"
+        )
+    return None
+
+
+def _afterwards(seen: Seen) -> str | None:
+    if seen.back or seen.who in ("shutdown", "entry-fails"):
+        return None
+    return "L2 does not go on afterwards and leave to L1"
+
+
+def _summary(seen: Seen) -> str:
+    if seen.errno:
+        return f"refused with {seen.errno}, {seen.who} got it"
+    if seen.who == "nobody":
+        return "accepted, nobody got it"
+    return f"accepted, {seen.who} got it" if seen.who != "not-run" else "accepted, taken back"

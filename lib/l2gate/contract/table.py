@@ -1,0 +1,303 @@
+"""Case tables: text files in which a kernel engineer reads and writes what KVM must do.
+
+A line of a table is empty, a comment (`#`), one of four directives, or a row:
+
+    contract  payload                  the contract that it belongs to
+    let       FAULTS 0,5-7             a list with a name; $FAULTS stands for it
+    given     cap=on flag=1            words that hold for the rows below; replaces earlier ones
+    columns   name vector => who code  what the cells of the rows below are
+
+A row has one cell for each column. Left of `=>` are the case's name, two conditions and words for
+the helper (lib/helper/cases.c documents each; a `-` leaves a word to its default):
+
+    where   any, vmx, svm, or soft (VMX, and SVM with NRIPS: KVM can deliver #BP and #OF anywhere)
+    era     any, 6.1+ or before-6.1: told apart by KVM_CAP_X86_TRIPLE_FAULT_EVENT, which came in the
+            same release as the exception's morphing into a VM-exit (7709aba8f716)
+
+A list (`0,3,5-7`, `no,yes`) in such a cell stands for one case of each: the cases of a row are the
+cross of its lists. `code=arch` is an error code for the vectors that have one (SDM volume 3, table
+6-1) and none for the others; `code=wrong` is the other way round.
+
+Right of `=>` is what must be seen; `-` is not judged:
+
+    errno      none, EINVAL, EBUSY
+    who        handler (of the level that is active), exit (L1 gets a VM-exit), vmfail (L1's
+               VMLAUNCH fails), entry-fails (KVM_EXIT_FAIL_ENTRY), shutdown, nobody, not-run
+    code       what the receiver finds as error code: none, given (VMX: its low 16 bits), a number
+    cr2, dr6   what the receiver finds there: same, payload, a number
+    qual       VMX: the exit qualification. SVM: EXITINFO2, which means something for #PF alone
+    gd         DR7.GD when the receiver is reached: set or clear
+    returned   KVM_GET_VCPU_EVENTS right afterwards: nothing, injected, pending, pending+payload
+    unchanged  whether the vCPU's state is as before the ioctl: yes or no
+    exit       exception (the default for who=exit), triple-fault
+
+`right~known` tolerates a known defect of KVM: the table's header says which one, and the result
+tells that it was seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from l2gate.errors import CaseTableError
+
+FOLDER = Path(__file__).parent / "cases"
+
+#: Error codes for the vectors that have one; not 0 where the architecture lets them be another.
+ERROR_CODES = {8: 0, 10: 0x18, 11: 0x18, 12: 0x18, 13: 0x18, 14: 0x6, 17: 0}
+
+#: What userspace hands to KVM: by these words a case finds its control, the same with L1 active.
+SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "payload", "flag",
+        "flags", "triple")  # fmt: skip
+
+_WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "first",
+          "get_set", "set_regs", "run"}  # fmt: skip
+_CONDITIONS = {"where": ("any", "vmx", "svm", "soft"), "era": ("any", "6.1+", "before-6.1")}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "errno": ("none", "EINVAL", "EBUSY"),
+    "who": ("handler", "exit", "vmfail", "entry-fails", "shutdown", "nobody", "not-run"),
+    "gd": ("set", "clear"),
+    "returned": ("nothing", "injected", "pending", "pending+payload"),
+    "unchanged": ("yes", "no"),
+    "exit": ("exception", "triple-fault"),
+    "code": ("none", "given"),
+    "cr2": ("same", "payload"),
+    "dr6": ("same", "payload"),
+    "qual": ("same", "payload"),
+}
+_NUMBERS = {"code", "cr2", "dr6", "qual"}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """One expected cell: what is right, and a deviation that is known."""
+
+    right: str
+    known: str | None = None
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the rows' conditions are about: the host's CPU and the kernel under test.
+
+    ``format`` is vmx or svm; ``modern`` says whether the kernel has KVM_CAP_X86_TRIPLE_FAULT_EVENT.
+    """
+
+    format: str
+    soft_exceptions: bool
+    modern: bool
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case of a table: what is asked of the helper, and what must be seen."""
+
+    table: str
+    line: int
+    name: str
+    where: str
+    era: str
+    words: Mapping[str, str]
+    expected: Mapping[str, Expected]
+
+    @property
+    def active(self) -> str:
+        return self.words.get("active", "L2")
+
+    @property
+    def vector(self) -> int:
+        return int(self.words.get("vector", "0"), 0)
+
+    @property
+    def code(self) -> int | None:
+        return self._number("code")
+
+    @property
+    def payload(self) -> int | None:
+        return self._number("payload")
+
+    @property
+    def request(self) -> str:
+        """The line for the helper."""
+        return " ".join(f"{word}={value}" for word, value in self.words.items())
+
+    @property
+    def sent(self) -> str:
+        """What userspace hands to KVM, whoever is active and whatever L1 intercepts."""
+        return " ".join(f"{word}={self.words[word]}" for word in SENT if word in self.words)
+
+    def holds(self, ground: Ground) -> bool:
+        """Whether the row is about such a host and kernel."""
+        soft = ("soft",) if ground.soft_exceptions else ()
+        era = "6.1+" if ground.modern else "before-6.1"
+        return self.where in ("any", ground.format, *soft) and self.era in ("any", era)
+
+    def _number(self, word: str) -> int | None:
+        value = self.words.get(word, "none")
+        return None if value == "none" else int(value, 0)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file of cases."""
+
+    name: str
+    contract: str
+    cases: tuple[Case, ...]
+
+
+@dataclass
+class _Reader:
+    """The state of reading one file, line by line."""
+
+    name: str
+    path: str
+    contract: str = ""
+    lists: dict[str, str] = field(default_factory=dict)
+    given: dict[str, str] = field(default_factory=dict)
+    asked: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = ()
+    number: int = 0
+
+    def broken(self, why: str) -> CaseTableError:
+        place = f"{self.path}:{self.number}"
+        return CaseTableError(f"{place}: {why}", "l2gate/contract/table.py says how it is read")
+
+    def read(self, text: str) -> Table:
+        cases: list[Case] = []
+        for self.number, line in enumerate(text.splitlines(), 1):
+            cells = line.partition("#")[0].split()
+            if cells:
+                cases.extend(self._line(cells))
+        if not self.contract:
+            raise self.broken("the table says no contract")
+        return Table(self.name, self.contract, tuple(cases))
+
+    def _line(self, cells: list[str]) -> Iterator[Case]:
+        directive = {
+            "contract": self._contract,
+            "let": self._let,
+            "given": self._given,
+            "columns": self._columns,
+        }.get(cells[0])
+        if directive is None:
+            return self._row(cells)
+        directive(cells[1:])
+        return iter(())
+
+    def _contract(self, cells: list[str]) -> None:
+        if cells not in (["payload"], ["refuse"]):
+            raise self.broken("contract is payload or refuse")
+        self.contract = cells[0]
+
+    def _let(self, cells: list[str]) -> None:
+        if len(cells) != 2:
+            raise self.broken("let NAME LIST")
+        self.lists[cells[0]] = cells[1]
+
+    def _given(self, cells: list[str]) -> None:
+        pairs = [cell.partition("=") for cell in cells]
+        for word, equals, value in pairs:
+            if not equals or not value or word not in _WORDS:
+                raise self.broken(f"given takes WORD=VALUE, not {word}{equals}{value}")
+        self.given = {word: value for word, _, value in pairs}
+
+    def _columns(self, cells: list[str]) -> None:
+        if cells.count("=>") != 1 or "name" not in cells:
+            raise self.broken("columns name ... => ...")
+        cut = cells.index("=>")
+        self.asked, self.wanted = tuple(cells[:cut]), tuple(cells[cut + 1 :])
+        for column in self.asked:
+            if column != "name" and column not in _CONDITIONS and column not in _WORDS:
+                raise self.broken(f"no case has a word {column}")
+        for column in self.wanted:
+            if column not in _CHOICES:
+                raise self.broken(f"nothing is expected of {column}")
+
+    def _row(self, cells: list[str]) -> Iterator[Case]:
+        if not self.asked:
+            raise self.broken("a row before any columns")
+        if len(cells) != len(self.asked) + len(self.wanted):
+            raise self.broken(
+                f"{len(cells)} cells, but {len(self.asked) + len(self.wanted)} columns"
+            )
+        asked = dict(zip(self.asked, cells, strict=False))
+        wanted = dict(zip(self.wanted, cells[len(self.asked) :], strict=True))
+        name = asked.pop("name")
+        conditions = {key: self._condition(key, asked.pop(key, "any")) for key in _CONDITIONS}
+        expected = {key: self._expected(key, cell) for key, cell in wanted.items() if cell != "-"}
+        words = {**self.given, **{k: v for k, v in asked.items() if v != "-"}}
+        for one in self._cross(words):
+            yield Case(self.name, self.number, name, words=one, expected=expected, **conditions)
+
+    def _condition(self, column: str, cell: str) -> str:
+        if cell not in _CONDITIONS[column]:
+            raise self.broken(f"{column} is one of {', '.join(_CONDITIONS[column])}, not {cell}")
+        return cell
+
+    def _expected(self, column: str, cell: str) -> Expected:
+        right, tilde, known = cell.partition("~")
+        for value in (right, known) if tilde else (right,):
+            if value not in _CHOICES[column] and not (column in _NUMBERS and _is_number(value)):
+                raise self.broken(f"{column} cannot be {value or 'empty'}")
+        return Expected(right, known if tilde else None)
+
+    def _cross(self, words: Mapping[str, str]) -> Iterator[dict[str, str]]:
+        """One dictionary for each combination of the words' lists."""
+        lists = [self._list(word, value) for word, value in words.items()]
+        for values in itertools.product(*lists):
+            one = dict(zip(words, values, strict=True))
+            code = one.get("code")
+            if code in ("arch", "wrong"):
+                one["code"] = self._code(code, one)
+            yield one
+
+    def _list(self, word: str, value: str) -> list[str]:
+        if value.startswith("$"):
+            if value[1:] not in self.lists:
+                raise self.broken(f"there is no list {value}")
+            value = self.lists[value[1:]]
+        found: list[str] = []
+        for part in value.split(","):
+            first, dash, last = part.partition("-")
+            if word == "vector" and dash:
+                if not (_is_number(first) and _is_number(last)):
+                    raise self.broken(f"{part} is no range of vectors")
+                found.extend(str(v) for v in range(int(first, 0), int(last, 0) + 1))
+            elif not part or (word == "vector" and not _is_number(part)):
+                raise self.broken(f"{word} cannot be {value}")
+            else:
+                found.append(part)
+        return found
+
+    def _code(self, kind: str, words: Mapping[str, str]) -> str:
+        if "vector" not in words:
+            raise self.broken(f"code={kind} needs a vector")
+        code = ERROR_CODES.get(int(words["vector"], 0))
+        if kind == "wrong":
+            return "none" if code is not None else "0x18"
+        return "none" if code is None else f"{code:#x}"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        int(text, 0)
+    except ValueError:
+        return False
+    return True
+
+
+def parse(name: str, text: str, path: str = "") -> Table:
+    """The table in ``text``. Raises CaseTableError naming file and line."""
+    return _Reader(name, path or name).read(text)
+
+
+def load(name: str) -> Table:
+    """The table of that name among l2gate's own. Raises CaseTableError."""
+    path = FOLDER / f"{name}.txt"
+    if not path.exists():
+        raise CaseTableError(f"there is no case table {name}", f"tables are in {FOLDER}")
+    return parse(name, path.read_text(), str(path))

@@ -1,0 +1,50 @@
+"""What every way of injecting shares: the bench, its timeline, and the judgements so far."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from l2gate.bench import BenchFacts, consoles
+from l2gate.contract.judge import Judgement, Verdict
+from l2gate.deadline import Budget
+from l2gate.events import Timeline
+
+
+class Evidence:
+    """A test's hold on the bench. Close it at the test's end."""
+
+    def __init__(self, facts: BenchFacts, test: str, timeline: Timeline) -> None:
+        self.facts, self.test, self.timeline = facts, test, timeline
+        self.budget = Budget(facts.scale)
+        self.judgements: list[tuple[str, Judgement]] = []
+        self._stack = ExitStack()
+        try:
+            with timeline.step("controller", "connecting to L0 and L1", "connect"):
+                self._connect()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def _connect(self) -> None:
+        """Open what the test needs; what goes onto the stack is closed with it."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close every wire."""
+        self._stack.close()
+
+    def check_consoles(self) -> None:
+        """Raises GuestCrash if L0 or L1 has panicked."""
+        for console in consoles(self.facts):
+            console.check()
+
+    def verdict(self) -> Judgement:
+        """The worst of the judgements so far, naming the first cases that share it."""
+        if not self.judgements:
+            return Judgement(Verdict.INCONCLUSIVE, "no case was judged")
+        for worst in (Verdict.FAIL, Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE):
+            found = [(name, j.reason) for name, j in self.judgements if j.verdict is worst]
+            if found:
+                first = "; ".join(f"{name}: {reason}" for name, reason in found[:3])
+                return Judgement(worst, f"{len(found)} of {len(self.judgements)} cases: {first}")
+        return Judgement(Verdict.PASS, f"{len(self.judgements)} cases as the contract wants them")

@@ -1,0 +1,116 @@
+"""Case tables on VMs of the helper's own: one process and one batch for each table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from l2gate.contract.judge import Judgement
+from l2gate.contract.received import Seen, judge_case
+from l2gate.contract.table import Case, Ground, load
+from l2gate.deadline import Deadline
+from l2gate.errors import BenchError
+from l2gate.events import Event
+from l2gate.injection.evidence import Evidence
+from l2gate.injection.vectors import label
+from l2gate.wires.connection import Remote
+from l2gate.wires.switchboard import SharedConnection
+
+_START_SECONDS = 20
+_CASE_SECONDS = 0.05
+
+
+class OwnVm(Evidence):
+    """The helper's own VM on L0 (lib/helper/cases.c); QEMU and L1's Linux have no part in it."""
+
+    def _connect(self) -> None:
+        self._l0 = SharedConnection(self.facts.wires, "L0")
+
+    def conduct(self, name: str) -> None:
+        """Ask every case of that table, judge it and keep the evidence.
+
+        Raises CaseTableError for a table that cannot be read, HelperError if the helper breaks off.
+        """
+        table = load(name)
+        if table.contract != self.facts.contract.name:
+            raise BenchError(f"the table {name} is about the {table.contract} contract")
+        with self.timeline.step("L0", f"case table {name}", "cases"):
+            start = time.monotonic()
+            ground, cases, answers = self._ask(table.cases)
+            each = (time.monotonic() - start) / max(1, len(cases))
+        for case, answer in zip(cases, answers, strict=True):
+            self._conclude(case, Seen(answer, ground.format), each)
+
+    def _ask(self, cases: Sequence[Case]) -> tuple[Ground, list[Case], list[dict[str, Any]]]:
+        """The cases that hold here and their answers, by one process over one channel."""
+        deadline = self.budget.deadline("the helper starts cases on L0", _START_SECONDS)
+        with self._l0.start([self.facts.helper, "cases"], deadline) as remote:
+            ground = _ground(remote.read_object(deadline))
+            here = [case for case in cases if case.holds(ground)]
+            remote.send("\n".join(case.request for case in here))
+            seconds = _START_SECONDS + _CASE_SECONDS * len(here)
+            deadline = self.budget.deadline(f"{len(here)} cases on L0", seconds)
+            return ground, here, [_answer(remote, deadline, case) for case in here]
+
+    def _conclude(self, case: Case, seen: Seen, seconds: float) -> None:
+        judgement, deviations = judge_case(case, seen)
+        name = f"{case.table}:{case.line} {case.name} {label(case.vector, case.code)}"
+        self.judgements.append((name, judgement))
+        data = _data(case, seen, judgement)
+        data |= {"test": self.test, "seconds": round(seconds, 6), "deviations": deviations}
+        self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
+
+
+def _ground(head: dict[str, Any]) -> Ground:
+    modern = head["caps"]["KVM_CAP_X86_TRIPLE_FAULT_EVENT"] > 0
+    return Ground(head["format"], head["soft_exceptions"], modern)
+
+
+def _answer(remote: Remote, deadline: Deadline, case: Case) -> dict[str, Any]:
+    answer = remote.read_object(deadline)
+    if answer["type"] != "case":
+        raise BenchError(f"the helper answered {answer} to {case.request}")
+    return answer
+
+
+def _data(case: Case, seen: Seen, judgement: Judgement) -> dict[str, Any]:
+    expected = case.expected.get("errno")
+    return {
+        "table": case.table,
+        "line": case.line,
+        "case": case.name,
+        "path": case.words.get("path", "vcpu-events"),
+        "vector": case.vector,
+        "error_code": case.code,
+        "injected": case.words.get("injected", "0") == "1",
+        "repeat": 1,
+        "active_level": case.active,
+        "asked": case.request,
+        "sent": case.sent,
+        "expected": {
+            key: value.right if value.known is None else f"{value.right}~{value.known}"
+            for key, value in case.expected.items()
+        },
+        "expected_errno": expected.right if expected and expected.right != "none" else None,
+        "seen_errno": seen.errno,
+        "who": seen.who,
+        "verdict": judgement.verdict.value,
+        "reason": judgement.reason,
+        "proof": _proof(seen),
+    }
+
+
+def _proof(seen: Seen) -> dict[str, Any]:
+    says = "says" if seen.guest_mode else "denies"
+    return {
+        "guest_mode": seen.guest_mode,
+        "how": f"KVM_GET_NESTED_STATE ({seen.format.upper()}) {says} guest mode",
+        "cr3": seen.raw["cr3"],
+        "rip": seen.raw["rip"],
+        "unchanged": not seen.changed,
+        "changed": seen.changed,
+        "returned": seen.raw["returned"],
+        "exit": seen.exit or None,
+        "liveness": {"l1": seen.back, "l2": seen.back, "hits": seen.hits},
+    }

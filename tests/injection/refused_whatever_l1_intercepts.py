@@ -1,0 +1,12 @@
+"""The refusal does not depend on what L1 intercepts, nor on the path that the struct takes."""
+
+from l2gate.injection.ownvm import OwnVm
+from l2gate.plugins.systemtest import SystemTest, contract_test
+
+
+class RefusedWhateverL1Intercepts(SystemTest):
+    """Commit 28d06353, on a hypervisor of ours: lib/l2gate/contract/cases/refused.txt."""
+
+    @contract_test("refuse", on=OwnVm)
+    def test_every_exception_and_path(self, vm: OwnVm) -> None:
+        vm.conduct("refused")

@@ -1,0 +1,117 @@
+"""The oracle for case tables: who got it, as what, and what proves nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from l2gate.contract.judge import Verdict
+from l2gate.contract.received import Seen, dr6_after, judge_case
+from l2gate.contract.table import Case, parse
+
+NOTHING = {"injected": 0, "pending": 0, "has_payload": 0}
+PF = "name vector code payload active => errno who code cr2 qual"
+
+
+def case(row: str, columns: str = PF) -> Case:
+    (one,) = parse("t", f"contract payload\ncolumns {columns}\n{row}\n").cases
+    return one
+
+
+HANDLED = case("c 14 0x6 0x5000 L2 none handler given payload -")
+EXITED = case("c 14 0x6 0x5000 L2 none exit given same payload")
+
+
+def seen(format_: str = "vmx", **given: Any) -> Seen:
+    raw: dict[str, Any] = {
+        "errno": None, "guest_mode": True, "changed": [], "returned": NOTHING, "hits": [],
+        "dr7": "0x400", "back": True, **given,
+    }  # fmt: skip
+    return Seen(raw, format_)
+
+
+def hit(vector: int = 14, **given: Any) -> dict[str, Any]:
+    found = {"vector": vector, "code": "0x6", "cr2": "0x5000", "dr6": "0xffff0ff0", "dr7": "0x400"}
+    return {"who": "L2-handler", "hits": [{**found, **given}]}
+
+
+def vmexit(**given: Any) -> dict[str, Any]:
+    found = {
+        "reason": "0x0", "interruption_info": "0x80000b0e", "error_code": "0x6",
+        "qualification": "0x5000", "cr2": "0xc2c2c000", "dr6": "0xffff0ff0", "dr7": "0x400",
+    }  # fmt: skip
+    return {"who": "L1-exit", "exit": {**found, **given}}
+
+
+def svm_exit(**given: Any) -> dict[str, Any]:
+    found = {"reason": "0x4e", "info_1": "0x6", "info_2": "0x5000", "cr2": "0xc2c2c000"}
+    return {"who": "L1-exit", "exit": {**found, **given}}
+
+
+def test_what_comes_as_the_table_says_passes() -> None:
+    assert judge_case(HANDLED, seen(**hit()))[0].verdict is Verdict.PASS
+    assert judge_case(EXITED, seen(**vmexit()))[0].verdict is Verdict.PASS
+    assert judge_case(EXITED, seen("svm", **svm_exit()))[0].verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(
+    ("wanted", "got", "words"),
+    [
+        (HANDLED, hit(cr2="0xc2c2c000"), "cr2 seen 0xc2c2c000, cr2 wanted 0x5000 (payload)"),
+        (HANDLED, hit(code="0x0"), "code seen 0x0, code wanted 0x6 (given)"),
+        (HANDLED, hit(code=None), "code seen none"),
+        (HANDLED, hit(13), "the IDT was entered for vectors [13], wanted [14]"),
+        (HANDLED, vmexit(), "who seen exit, who wanted handler"),
+        (HANDLED, {"who": "nobody"}, "who seen nobody"),
+        (HANDLED, {"errno": "EINVAL", "who": "nobody"}, "errno seen EINVAL, errno wanted none"),
+        (HANDLED, {**hit(), "back": False}, "L2 does not go on afterwards"),
+        (EXITED, vmexit(qualification="0x0"), "qual seen 0x0, qual wanted 0x5000 (payload)"),
+        (EXITED, vmexit(cr2="0x5000"), "cr2 seen 0x5000, cr2 wanted 0xc2c2c000 (same)"),
+        (EXITED, vmexit(interruption_info="0x8000030e"), "code seen none"),
+        (EXITED, vmexit(interruption_info="0x80000b0d"), "interruption information 0x80000b0d"),
+        (EXITED, hit(), "who seen handler, who wanted exit"),
+    ],
+)
+def test_every_way_to_get_it_wrong_fails(wanted: Case, got: dict[str, Any], words: str) -> None:
+    judgement, _ = judge_case(wanted, seen(**got))
+    assert judgement.verdict is Verdict.FAIL
+    assert words in judgement.reason
+
+
+def test_another_exit_code_on_svm_fails() -> None:
+    judgement, _ = judge_case(EXITED, seen("svm", **svm_exit(reason="0x4d")))
+    assert (judgement.verdict, judgement.reason) == (Verdict.FAIL, "exit code 0x4d, wanted 0x4e")
+
+
+@pytest.mark.parametrize("level", ["L1", "L2"])
+def test_without_proof_of_the_level_it_is_inconclusive(level: str) -> None:
+    one = case(f"c 14 0x6 0x5000 {level} none handler given payload -")
+    judgement, _ = judge_case(one, seen(**hit(), guest_mode=level == "L1"))
+    assert judgement.verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_known_deviation_passes_and_is_told() -> None:
+    known = case("c 6 nobody~exit", "name vector => who")
+    raw = vmexit(interruption_info="0x80000306")
+    judgement, deviations = judge_case(known, seen(**raw))
+    assert judgement.verdict is Verdict.PASS
+    assert deviations == ["who seen exit, who wanted nobody"]
+    assert judge_case(known, seen(who="nobody"))[1] == []
+    assert judge_case(known, seen(**hit(6)))[0].verdict is Verdict.FAIL
+
+
+def test_a_refusal_must_change_nothing() -> None:
+    refused = case("c 13 EINVAL yes nobody", "name vector => errno unchanged who")
+    raw = {"errno": "EINVAL", "who": "nobody"}
+    assert judge_case(refused, seen(**raw))[0].verdict is Verdict.PASS
+    judgement, _ = judge_case(refused, seen(changed=["events.exception.nr"], **raw))
+    assert judgement.reason == "unchanged seen no, unchanged wanted yes"
+
+
+@pytest.mark.parametrize(
+    ("payload", "dr6"),
+    [(0x1, 0xFFFF0FF1), (0x4000, 0xFFFF4FF0), (0x1001, 0xFFFF0FF1), (0x10000, 0xFFFE0FF0),
+     (0x800, 0xFFFF07F0)],
+)  # fmt: skip
+def test_dr6_after_a_debug_exception(payload: int, dr6: int) -> None:
+    assert dr6_after(payload) == dr6
