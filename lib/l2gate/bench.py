@@ -21,6 +21,7 @@ from l2gate.images import build, roots
 from l2gate.qemu.l1vm import L1Vm
 from l2gate.settings import Settings
 from l2gate.wires.connection import Connection, checked
+from l2gate.wires.returning import Returning
 from l2gate.wires.ssh import Endpoint, SshConnection
 from l2gate.wires.switchboard import Switchboard
 
@@ -115,7 +116,7 @@ class Bench:
         self.kind = kinds.find(settings.host)
         self._host: Host | None = None
         self._vm: L1Vm | None = None
-        self._l1: SshConnection | None = None
+        self._l1: Returning | None = None
         self._switchboard: Switchboard | None = None
         self._facts: BenchFacts | None = None
         self._soft_exceptions = True
@@ -189,7 +190,7 @@ class Bench:
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
             self._vm = L1Vm(host, self.folder, self.logs)
             endpoint = self._vm.boot()
-            l1 = self._equip_l1(host, endpoint, images.helper)
+            l1 = self._l1 = Returning("L1", lambda: self._equip_l1(host, endpoint, images.helper))
         wires = self.folder / "wires"
         self._switchboard = Switchboard(wires, {"L0": host.connection, "L1": l1})
         self._facts = BenchFacts(
@@ -238,7 +239,7 @@ class Bench:
 
     def _equip_l1(self, host: Host, endpoint: Endpoint, helper: Path) -> SshConnection:
         deadline = host.budget.deadline("L1 lets SSH in and takes the helper", 20)
-        self._l1 = l1 = SshConnection.to_level(endpoint, deadline, via=host.connection)
+        l1 = SshConnection.to_level(endpoint, deadline, via=host.connection)
         l1.put(helper, HELPER, deadline, mode="700")
         probe = _probe(l1, HELPER, "L1", host.budget)
         if probe["dev_kvm_error"]:

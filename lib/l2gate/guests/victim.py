@@ -42,6 +42,8 @@ class Victim:
         except BaseException:
             self._remote.close()
             raise
+        #: Where its INT3 is, and an address in its code at which nothing is ever executed.
+        self.int3, self.spare = int(ready["int3"], 16), int(ready["spare"], 16)
         self.marks = Marks(
             None, *(int(ready[name], 16) for name in ("r15", "rip_first", "rip_last"))
         )
@@ -59,6 +61,10 @@ class Victim:
         """Come back when it has made progress."""
         deadline = self._budget.deadline("the process in L1 goes on", _ANSWER_SECONDS)
         self._remote.ask("wait 1000", deadline)
+
+    def trap(self) -> None:
+        """Let it execute an INT3 of its own, soon."""
+        self._remote.send("trap 1000")
 
     def clear(self) -> None:
         self._remote.ask("clear", self._budget.deadline("the process in L1", _ANSWER_SECONDS))

@@ -204,7 +204,9 @@ def _proven(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _vm(case: dict[str, Any]) -> str:
     """On whose VM: a control on another one would not be the same struct on the same vCPU."""
-    return "helper" if "table" in case else "QEMU"
+    if "table" in case:
+        return "helper"
+    return "QEMU" if case["path"] == "vcpu-events" else str(case["path"])
 
 
 def _overall(
