@@ -137,9 +137,10 @@ class ThroughQemu(Session):
             gdb.plant(victim.int3, deadline)
         victim.clear()
         victim.trap()
+        victim.expect_signal()
         settle = self.budget.deadline("an INT3 that QEMU owns", 5)
         while status(self.monitor, self.budget) != "debug":
-            if settle.expired:
+            if victim.seen(0.1) or settle.expired:
                 raise MissingPrerequisite(
                     "this CPU does not leave a guest for an INT3 that is intercepted (QEMU TCG "
                     "does not), so QEMU's gdb server never has one to hand back",
@@ -149,7 +150,7 @@ class ThroughQemu(Session):
         self._qmp("cont")
 
     def _sigtrap(self, victim: Victim) -> Fate:
-        seen = victim.wait_signal()
+        seen = victim.seen(self.budget.deadline("a signal", 15).seconds)
         got = f"a process took {seen.signal}" if seen and seen.vector == BREAKPOINT else ""
         return Fate(status(self.monitor, self.budget), got, self.l2.advance())
 
