@@ -29,8 +29,10 @@
  *   set_regs=yes|no     afterwards KVM_SET_REGS of what KVM_GET_REGS says [no]
  *   run=yes|no          let the vCPU run on; `no` takes back what was injected before it runs [yes]
  *
- * The answer is {"type":"case","errno","guest_mode","cr3","rip","returned":{...},"changed":[...],
- * "who","hits":[...],"exit":{...},"dr7","kvm_exit","back","seconds"}:
+ * The answer is {"type":"case","errno","nested_state","guest_mode","cr3","rip","returned":{...},
+ * "changed":[...],"who","hits":[...],"exit":{...},"dr7","kvm_exit","back","seconds"}:
+ *   nested_state  whether the kernel has KVM_GET_NESTED_STATE
+ *   guest_mode    whether L2 is on the vCPU right before: it says so, else CR3 does
  *   returned   what KVM_GET_VCPU_EVENTS says of the exception right after the injection
  *   changed    what of the vCPU's state that injection changed
  *   who        L2-handler, L1-handler (an IDT's), L1-exit (a VM-exit), L1-vmfail (L1's VMLAUNCH
@@ -292,9 +294,12 @@ static bool follow_up(struct own_vm *vm, const struct injection *injection)
 
 /* --- who gets it ----------------------------------------------------------------------------- */
 
+/* Whether L2 is on the vCPU. Linux 4.12 to 4.19 have no KVM_GET_NESTED_STATE: there CR3 tells. */
 static bool guest_mode(const struct vcpu_state *state)
 {
-	return state->nested.flags & KVM_STATE_NESTED_GUEST_MODE;
+	if (state->nested.supported)
+		return state->nested.flags & KVM_STATE_NESTED_GUEST_MODE;
+	return state->sregs.cr3 == OWN_L2_CR3;
 }
 
 static const char *receiver(const struct own_stop *stop, bool l2)
@@ -432,6 +437,7 @@ static void print_injection(int error)
 {
 	json_begin("case");
 	json_text("errno", errno_name(error));
+	json_bool("nested_state", before.nested.supported);
 	json_bool("guest_mode", guest_mode(&before));
 	json_hex("cr3", before.sregs.cr3);
 	json_hex("rip", before.regs.rip);

@@ -24,8 +24,8 @@ EXITED = case("c 14 0x6 0x5000 L2 none exit given same payload")
 
 def seen(format_: str = "vmx", **given: Any) -> Seen:
     raw: dict[str, Any] = {
-        "errno": None, "guest_mode": True, "changed": [], "returned": NOTHING, "hits": [],
-        "dr7": "0x400", "back": True, **given,
+        "errno": None, "nested_state": True, "guest_mode": True, "cr3": "0x4000", "changed": [],
+        "returned": NOTHING, "hits": [], "dr7": "0x400", "back": True, **given,
     }  # fmt: skip
     return Seen(raw, format_)
 
@@ -88,6 +88,12 @@ def test_without_proof_of_the_level_it_is_inconclusive(level: str) -> None:
     one = case(f"c 14 0x6 0x5000 {level} none handler given payload -")
     judgement, _ = judge_case(one, seen(**hit(), guest_mode=level == "L1"))
     assert judgement.verdict is Verdict.INCONCLUSIVE
+
+
+def test_without_nested_state_the_marks_prove_the_level() -> None:
+    one = seen(**hit(), nested_state=False)
+    assert judge_case(HANDLED, one)[0].verdict is Verdict.PASS
+    assert one.how.startswith("CR3 0x4000")
 
 
 def test_a_known_deviation_passes_and_is_told() -> None:

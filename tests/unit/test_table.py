@@ -63,6 +63,8 @@ def test_conditions_choose_the_rows() -> None:
     ):
         case = row(f"c {cell} 3 -", "columns name where vector => who")
         assert [g for g in (VMX, SVM, old) if case.holds(g)] == grounds
+    case = row("c sync-regs 3 -", "columns name path vector => who")
+    assert case.holds(VMX) and not case.holds(Ground("vmx", True, True, sync_events=False))
     assert not row("c 6.1+ 3 -", "columns name era vector => who").holds(old)
 
 

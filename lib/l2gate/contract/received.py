@@ -39,6 +39,14 @@ class Seen:
         return bool(self.raw["guest_mode"])
 
     @property
+    def how(self) -> str:
+        """By what it is known whether L2 was on the vCPU."""
+        if not self.raw["nested_state"]:
+            return f"CR3 {self.raw['cr3']} (the kernel has no KVM_GET_NESTED_STATE)"
+        says = "says" if self.guest_mode else "denies"
+        return f"KVM_GET_NESTED_STATE ({self.format.upper()}) {says} guest mode"
+
+    @property
     def changed(self) -> list[str]:
         return list(self.raw["changed"])
 
@@ -92,9 +100,7 @@ def judge_case(case: Case, seen: Seen) -> tuple[Judgement, list[str]]:
     Without proof that the case's level was active it is inconclusive, never a pass.
     """
     if seen.guest_mode != (case.active == "L2"):
-        says = "says" if seen.guest_mode else "does not say"
-        reason = f"{case.active} was not active: KVM_GET_NESTED_STATE {says} guest mode"
-        return Judgement(Verdict.INCONCLUSIVE, reason), []
+        return Judgement(Verdict.INCONCLUSIVE, f"{case.active} was not active: {seen.how}"), []
     deviations: list[str] = []
     for column in (column for column in _ORDER if column in case.expected):
         expected = case.expected[column]

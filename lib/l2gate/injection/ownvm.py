@@ -20,6 +20,9 @@ from l2gate.wires.switchboard import SharedConnection
 _START_SECONDS = 20
 _CASE_SECONDS = 0.05
 
+#: The bit of KVM_CAP_SYNC_REGS's value for struct kvm_vcpu_events (include/uapi: asm/kvm.h).
+_KVM_SYNC_X86_EVENTS = 1 << 2
+
 
 class OwnVm(Evidence):
     """The helper's own VM on L0 (lib/helper/cases.c); QEMU and L1's Linux have no part in it."""
@@ -63,8 +66,13 @@ class OwnVm(Evidence):
 
 
 def _ground(head: dict[str, Any]) -> Ground:
-    modern = head["caps"]["KVM_CAP_X86_TRIPLE_FAULT_EVENT"] > 0
-    return Ground(head["format"], head["soft_exceptions"], modern)
+    caps = head["caps"]
+    return Ground(
+        format=head["format"],
+        soft_exceptions=head["soft_exceptions"],
+        modern=caps["KVM_CAP_X86_TRIPLE_FAULT_EVENT"] > 0,
+        sync_events=bool(caps["KVM_CAP_SYNC_REGS"] & _KVM_SYNC_X86_EVENTS),
+    )
 
 
 def _answer(remote: Remote, deadline: Deadline, case: Case) -> dict[str, Any]:
@@ -102,10 +110,9 @@ def _data(case: Case, seen: Seen, judgement: Judgement) -> dict[str, Any]:
 
 
 def _proof(seen: Seen) -> dict[str, Any]:
-    says = "says" if seen.guest_mode else "denies"
     return {
         "guest_mode": seen.guest_mode,
-        "how": f"KVM_GET_NESTED_STATE ({seen.format.upper()}) {says} guest mode",
+        "how": seen.how,
         "cr3": seen.raw["cr3"],
         "rip": seen.raw["rip"],
         "unchanged": not seen.changed,
