@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,9 +110,10 @@ def _of_kernel(kind: Kind, settings: Settings, timeline: Timeline, boot: bool) -
     assert text is not None
     format_ = None if settings.host == kinds.AUTO else _FORMATS[kind.name]
     seen = _by_source(text, Known(format_), timeline)
-    if boot or seen is None:
-        return _by_boot(kind, settings, text, timeline)
-    return seen
+    if seen and not boot:
+        return seen
+    booted = _by_boot(kind, settings, text, timeline)
+    return replace(booted, check=seen.check) if seen else booted
 
 
 def _by_source(text: str, known: Known, timeline: Timeline) -> _Seen | None:

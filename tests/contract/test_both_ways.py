@@ -230,7 +230,7 @@ def test_the_source_tells_what_the_kernel_says(kernel: str) -> None:
     assert (read["booted"], booted["booted"]) == ("nothing", "L0, without L1")
     assert read["capability"] == booted["capability"]
     assert read["contract"] == booted["contract"]
-    assert bool(read["check"]) == kernel.endswith("+patched")
+    assert bool(read["check"]) == bool(booted["check"]) == kernel.endswith("+patched")
 
 
 def test_stock_is_an_honest_skip(tmp_path: Path) -> None:

@@ -267,7 +267,9 @@ def _overall(
             if test.verdict == worst:
                 return worst, f"{test.name}: {test.reason}", ""
     if tests and all(test.verdict == Verdict.SKIP for test in tests):
-        return Verdict.SKIP, tests[0].reason, ""
+        path = _path(events)
+        by = "" if path == paths.ALL else f"no test was asked by {path}: "
+        return Verdict.SKIP, f"{by}{tests[0].reason}", ""
     return _proof(events, cases)
 
 
