@@ -77,6 +77,8 @@ class BenchFacts:
     l2: str
     #: How L2 is shown to be active: auto or marks.
     proof: str
+    #: The way of injecting that was asked for, or `all`.
+    path: str
     #: Process id of the job that owns the bench.
     owner: int
     #: Whether KVM can deliver #BP and #OF onto any instruction. On SVM without NRIPS it can do so
@@ -204,6 +206,7 @@ class Bench:
             scale=host.budget.scale,
             l2=self.settings.l2,
             proof=self.settings.proof,
+            path=self.settings.path,
             owner=os.getpid(),
             soft_exceptions=self._soft_exceptions,
         )

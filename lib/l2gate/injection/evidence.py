@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import ClassVar
 
 from l2gate.bench import BenchFacts, consoles
 from l2gate.contract.judge import Judgement, Verdict
@@ -12,6 +13,10 @@ from l2gate.events import Timeline
 
 class Evidence:
     """A test's hold on the bench. Close it at the test's end."""
+
+    #: The way of injecting that a test on it is about, unless the test names another; empty: its
+    #: cases have each their own.
+    path: ClassVar[str] = ""
 
     def __init__(self, facts: BenchFacts, test: str, timeline: Timeline) -> None:
         self.facts, self.test, self.timeline = facts, test, timeline

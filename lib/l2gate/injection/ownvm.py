@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from l2gate.contract.judge import Judgement
+from l2gate.contract.paths import ALL
 from l2gate.contract.received import Seen, judge_case
-from l2gate.contract.table import Case, Ground, load
+from l2gate.contract.table import Case, Ground, Table, load
 from l2gate.deadline import Deadline
-from l2gate.errors import BenchError
+from l2gate.errors import BenchError, NotHere
 from l2gate.events import Event
 from l2gate.injection.evidence import Evidence
 from l2gate.injection.vectors import label
@@ -31,17 +32,19 @@ class OwnVm(Evidence):
         self._l0 = SharedConnection(self.facts.wires, "L0")
 
     def conduct(self, name: str) -> None:
-        """Ask every case of that table, judge it and keep the evidence.
+        """Ask every case of that table under this kernel's contract, judge it, keep the evidence.
 
-        Raises CaseTableError for a table that cannot be read, HelperError if the helper breaks off.
+        Raises CaseTableError for a table that cannot be read, NotHere if none of its cases is about
+        this host, kernel or path, HelperError if the helper breaks off.
         """
         table = load(name)
-        if table.contract != self.facts.contract.name:
-            raise BenchError(f"the table {name} is about the {table.contract} contract")
+        cases = _on_path(table, self.facts.contract.name, self.facts.path)
         with self.timeline.step("L0", f"case table {name}", "cases"):
             start = time.monotonic()
-            ground, cases, answers = self._ask(table.cases)
+            ground, cases, answers = self._ask(cases)
             each = (time.monotonic() - start) / max(1, len(cases))
+        if not cases:
+            raise _about_another(table, ground)
         for case, answer in zip(cases, answers, strict=True):
             self._conclude(case, Seen(answer, ground.format), each)
 
@@ -63,6 +66,29 @@ class OwnVm(Evidence):
         data = _data(case, seen, judgement)
         data |= {"test": self.test, "seconds": round(seconds, 6), "deviations": deviations}
         self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
+
+
+def _on_path(table: Table, contract: str, path: str) -> list[Case]:
+    cases = table.under(contract)
+    if not cases:
+        raise BenchError(f"the table {table.name} says nothing of the {contract} contract")
+    chosen = [case for case in cases if path in (ALL, case.path)]
+    if not chosen:
+        there = ", ".join(dict.fromkeys(case.path for case in cases))
+        raise NotHere(
+            f"the table {table.name} has no case by {path}, only by {there}",
+            f"leave --path out, or ask for one of these: {there}",
+        )
+    return chosen
+
+
+def _about_another(table: Table, ground: Ground) -> NotHere:
+    wanted = ", ".join(sorted({case.where for case in table.cases} - {"any"}))
+    return NotHere(
+        f"the table {table.name} is about {wanted.upper()} alone, this host has "
+        f"{ground.format.upper()}",
+        f"ask a host with {wanted.upper()}",
+    )
 
 
 def _ground(head: dict[str, Any]) -> Ground:
@@ -88,7 +114,7 @@ def _data(case: Case, seen: Seen, judgement: Judgement) -> dict[str, Any]:
         "table": case.table,
         "line": case.line,
         "case": case.name,
-        "path": case.words.get("path", "vcpu-events"),
+        "path": case.path,
         "vector": case.vector,
         "error_code": case.code,
         "injected": case.words.get("injected", "0") == "1",
@@ -118,6 +144,7 @@ def _proof(seen: Seen) -> dict[str, Any]:
         "unchanged": not seen.changed,
         "changed": seen.changed,
         "returned": seen.raw["returned"],
+        "earlier": seen.earlier or None,
         "exit": seen.exit or None,
         "liveness": {"l1": seen.back, "l2": seen.back, "hits": seen.hits},
     }

@@ -61,6 +61,8 @@ class Frozen:
 class Session(Evidence):
     """A test's connections to the bench, and its own L2. The vCPU is left running at its end."""
 
+    path = "vcpu-events"
+
     def _connect(self) -> None:
         facts, deadline = self.facts, self.budget.deadline("connecting to L0 and L1", 20)
         self._l0 = SharedConnection(facts.wires, "L0")

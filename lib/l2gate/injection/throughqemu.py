@@ -32,6 +32,8 @@ _MCE = "mce 0 9 0xbd000000000000c0 0xd 0x62000000 0x8c"
 _MCE_WORDS = re.compile(r"Machine check|\[Hardware Error\]|machine check", re.IGNORECASE)
 _SETTLE_SECONDS = 20
 _BEATS = 20_000
+#: What QEMU says of an ioctl that was refused with EINVAL (strerror(3)).
+_EINVAL = "Invalid argument"
 #: INT3s of an L2 that may be lost before one arrives: there are fewer pages than that to map.
 _MOST_LOST = 12
 
@@ -44,6 +46,8 @@ class Fate:
     l1: str = ""
     l2: L2State | None = None
     stopped_at: VcpuState | None = None
+    #: QEMU's own words, if it has said anything.
+    words: str = ""
 
     @property
     def hits(self) -> tuple[dict[str, Any], ...]:
@@ -182,7 +186,7 @@ class ThroughQemu(Session):
         while True:
             now = status(self.monitor, self.budget)
             if now not in ("running", "paused", "debug"):
-                return Fate(now, stopped_at=self.injector.state())
+                return Fate(now, stopped_at=self.injector.state(), words=self._qemu_words())
             words = self._console.text()[said:]
             if "Kernel panic" in words and (line := _MCE_WORDS.search(words)):
                 return Fate(now, f"its kernel panicked of it ({line.group()})")
@@ -191,6 +195,12 @@ class ThroughQemu(Session):
                     return Fate(now, l2=state)
             if deadline.expired:
                 return Fate(now)
+
+    def _qemu_words(self) -> str:
+        """The last that QEMU has said on its stderr, which is kept beside L1's console."""
+        log = self._console.log.with_name("l1-qemu.log")
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return " / ".join(line for line in lines if _EINVAL in line)[-300:]
 
     @contextmanager
     def _stopped_in(self, level: str, victim: Victim | None = None) -> Iterator[VcpuState]:
@@ -234,8 +244,10 @@ class ThroughQemu(Session):
         who = "L1" if fate.l1 else "L2" if _hit(vector, fate) else "nobody"
         data = {
             "test": self.test, "path": path, "vector": vector, "error_code": None,
-            "injected": True, "repeat": 1, "active_level": level, "expected_errno": None,
-            "seen_errno": None, "who": who, "qemu": fate.status,
+            "injected": True, "repeat": 1, "active_level": level,
+            "expected_errno": "EINVAL" if refused and fate.stopped_at else None,
+            "seen_errno": "EINVAL" if _EINVAL in fate.words else None,
+            "who": who, "qemu": fate.status, "qemu_says": fate.words,
             "verdict": judgement.verdict.value, "reason": judgement.reason,
             "seconds": round(time.monotonic() - self._began, 3), "proof": self._shown(before, fate),
         }  # fmt: skip
@@ -269,8 +281,9 @@ def _refused(vector: int, fate: Fate) -> Judgement:
     if fate.stopped_at:
         if in_flight := fate.stopped_at.in_flight:
             return Judgement(Verdict.FAIL, f"QEMU has stopped, yet an {in_flight} is on its way")
+        says = f", saying {fate.words!r}" if fate.words else ""
         return Judgement(
-            Verdict.PASS, f"refused: QEMU stopped the VM ({fate.status}), nobody had it"
+            Verdict.PASS, f"refused: QEMU stopped the VM ({fate.status}){says}; nobody had it"
         )
     if fate.l2 is None or not fate.l2.alive:
         return Judgement(Verdict.PASS, "refused: nobody had it, and QEMU tries again and again")
