@@ -190,9 +190,11 @@ class ThroughQemu(Session):
             words = self._console.text()[said:]
             if "Kernel panic" in words and (line := _MCE_WORDS.search(words)):
                 return Fate(now, f"its kernel panicked of it ({line.group()})")
-            with suppress(HelperError):
+            try:
                 if state := self._tiny.seen(0.3):
                     return Fate(now, l2=state)
+            except HelperError as error:  # L1 may end it for what it was hit by
+                return Fate(now, l2=L2State(False, 0, (), str(error)))
             if deadline.expired:
                 return Fate(now)
 
