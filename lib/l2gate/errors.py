@@ -56,6 +56,12 @@ class HelperError(BenchError):
     """The helper binary reported an error or broke off."""
 
 
+class NotAboutThis(L2gateError):
+    """A test that has nothing to say of this kernel or CPU: verdict ``skip``."""
+
+    exit_code = 3
+
+
 class NotProven(L2gateError):
     """L2 could not be shown to be active: verdict ``inconclusive``."""
 

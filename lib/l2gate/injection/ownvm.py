@@ -10,7 +10,7 @@ from l2gate.contract.judge import Judgement
 from l2gate.contract.received import Seen, judge_case
 from l2gate.contract.table import Case, Ground, load
 from l2gate.deadline import Deadline
-from l2gate.errors import BenchError
+from l2gate.errors import BenchError, NotAboutThis
 from l2gate.events import Event
 from l2gate.injection.evidence import Evidence
 from l2gate.injection.vectors import label
@@ -30,7 +30,8 @@ class OwnVm(Evidence):
     def conduct(self, name: str) -> None:
         """Ask every case of that table, judge it and keep the evidence.
 
-        Raises CaseTableError for a table that cannot be read, HelperError if the helper breaks off.
+        Raises CaseTableError for a table that cannot be read, HelperError if the helper breaks off,
+        NotAboutThis if no case is about this kernel and CPU.
         """
         table = load(name)
         if table.contract != self.facts.contract.name:
@@ -38,6 +39,8 @@ class OwnVm(Evidence):
         with self.timeline.step("L0", f"case table {name}", "cases"):
             start = time.monotonic()
             ground, cases, answers = self._ask(table.cases)
+            if not cases:
+                raise NotAboutThis(f"no case of the table {name} is about this kernel and CPU")
             each = (time.monotonic() - start) / max(1, len(cases))
         for case, answer in zip(cases, answers, strict=True):
             self._conclude(case, Seen(answer, ground.format), each)

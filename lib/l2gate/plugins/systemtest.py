@@ -10,7 +10,7 @@ from avocado import Test
 
 from l2gate.bench import BenchFacts
 from l2gate.contract.judge import Judgement, Verdict
-from l2gate.errors import L2gateError, MissingPrerequisite
+from l2gate.errors import L2gateError, MissingPrerequisite, NotAboutThis
 from l2gate.events import Event, timeline_from_environment
 from l2gate.injection.evidence import Evidence
 from l2gate.injection.session import Session, failure
@@ -87,7 +87,7 @@ class SystemTest(Test):  # type: ignore[misc]
             body(self, session)
             session.check_consoles()
             return session.verdict()
-        except MissingPrerequisite as error:
+        except (MissingPrerequisite, NotAboutThis) as error:
             return Judgement(Verdict.SKIP, str(error))
         except L2gateError as error:
             return self._with_cause(session, error)
