@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from typing import ClassVar
 
 from l2gate.bench import BenchFacts, consoles
 from l2gate.contract.judge import Judgement, Verdict
@@ -12,6 +13,9 @@ from l2gate.events import Timeline
 
 class Evidence:
     """A test's hold on the bench. Close it at the test's end."""
+
+    #: Whether it can do nothing on a bench that has a host and no L1.
+    needs_l1: ClassVar[bool] = True
 
     def __init__(self, facts: BenchFacts, test: str, timeline: Timeline) -> None:
         self.facts, self.test, self.timeline = facts, test, timeline

@@ -24,6 +24,8 @@ _CASE_SECONDS = 0.05
 class OwnVm(Evidence):
     """The helper's own VM on L0 (lib/helper/cases.c); QEMU and L1's Linux have no part in it."""
 
+    needs_l1 = False
+
     def _connect(self) -> None:
         self._l0 = SharedConnection(self.facts.wires, "L0")
 

@@ -148,7 +148,7 @@ class Matrix:
     def _write(self, found: Sequence[Found], seconds: float) -> None:
         self._console.print()
         heads = ("kernel", "host", "contract", "expected", "verdict", "s", "why")
-        self._console.print(_ROW.format(*heads), markup=False)
+        self._console.print(_ROW.format(*heads), markup=False, soft_wrap=True)
         for one in found:
             self._console.print(_line(one), soft_wrap=True)
         wrong = [one for one in found if not one.as_expected]

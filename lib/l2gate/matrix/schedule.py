@@ -63,6 +63,11 @@ class Schedule:
             signal.signal(signal.SIGTERM, before)
 
     @property
+    def busy(self) -> bool:
+        """Whether there is work."""
+        return bool(self._running or self._waiting)
+
+    @property
     def remaining(self) -> float:
         """About how many seconds are left."""
         running = [max(1.0, one.work.guess - one.seconds) for one in self._running]

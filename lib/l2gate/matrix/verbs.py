@@ -1,4 +1,4 @@
-"""`l2gate matrix` on the command line."""
+"""`l2gate matrix` and `l2gate mutants` on the command line."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from typing import Any
 
 from rich.console import Console
 
+from l2gate.errors import UsageError
 from l2gate.matrix import cells
 from l2gate.matrix.matrix import Matrix, usable_hosts
+from l2gate.matrix.mutant import Mutant, all_mutants, read
+from l2gate.matrix.mutants import Mutants
 from l2gate.settings import checkout
 
 
@@ -19,6 +22,10 @@ def add(verbs: Any) -> None:
     matrix.add_argument("kernels", nargs="*", metavar="SPEC", help="[all that have a name]")
     _add_common(matrix)
     matrix.set_defaults(verb=_matrix)
+    mutants = verbs.add_parser("mutants", help="is each broken KVM caught, for the right reason?")
+    mutants.add_argument("names", nargs="*", metavar="NAME", help="or patch files [all]")
+    _add_common(mutants)
+    mutants.set_defaults(verb=_mutants)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -33,3 +40,24 @@ def _matrix(arguments: argparse.Namespace, console: Console) -> int:
     kernels = arguments.kernels or cells.all_kernels()
     asked = cells.cells(kernels, arguments.host or usable_hosts())
     return Matrix(asked, arguments.folder, arguments.jobs, console).run()
+
+
+def _mutants(arguments: argparse.Namespace, console: Console) -> int:
+    chosen = _chosen(arguments.names)
+    if arguments.host:
+        chosen = [mutant for mutant in chosen if mutant.host in arguments.host]
+    if not chosen:
+        raise UsageError("no mutant is about that host", "leave out --host")
+    return Mutants(chosen, arguments.folder, arguments.jobs, console).run()
+
+
+def _chosen(names: list[str]) -> list[Mutant]:
+    known = {mutant.name: mutant for mutant in all_mutants()}
+    if not names:
+        return list(known.values())
+    chosen = []
+    for name in names:
+        if name not in known and not Path(name).is_file():
+            raise UsageError(f"there is no mutant {name}", f"use one of: {', '.join(known)}")
+        chosen.append(known.get(name) or read(Path(name).resolve()))
+    return chosen
