@@ -25,6 +25,7 @@
  *   dr7=N               of the level that is active, by KVM_SET_DEBUGREGS [0x400]
  *   l2_dr7=N            what L1 gives L2 in its VMCS or VMCB [0x400]
  *   first=none|N        an exception of that vector is made pending before, by KVM_SET_VCPU_EVENTS
+ *   first_injected=0|1  that exception is injected already, not pending [0]
  *   get_set=yes|no      afterwards KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS of what it said [no]
  *   set_regs=yes|no     afterwards KVM_SET_REGS of what KVM_GET_REGS says [no]
  *   run=yes|no          let the vCPU run on; `no` takes back what was injected before it runs [yes]
@@ -60,8 +61,8 @@ enum { VCPU_EVENTS, SYNC_REGS, GUEST_DEBUG, MCE, NMI };
 
 struct injection {
 	uint64_t cap, triple_cap, active, path, vector, injected, pending, code, payload, flag,
-		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, first, get_set, set_regs,
-		run;
+		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, first,
+		first_injected, get_set, set_regs, run;
 };
 
 static const struct injection nothing_said = {
@@ -77,7 +78,7 @@ static const struct {
 	WORD(cap), WORD(triple_cap), WORD(active), WORD(path), WORD(vector), WORD(injected),
 	WORD(pending), WORD(code), WORD(payload), WORD(flag), WORD(flags), WORD(triple),
 	WORD(intercept), WORD(pfec_mask), WORD(pfec_match), WORD(dr7), WORD(l2_dr7), WORD(first),
-	WORD(get_set), WORD(set_regs), WORD(run),
+	WORD(first_injected), WORD(get_set), WORD(set_regs), WORD(run),
 };
 
 static const struct {
@@ -271,7 +272,9 @@ static bool make_first(struct own_vm *vm, const struct injection *injection)
 	if (injection->first == NONE)
 		return true;
 	first.vector = injection->first;
-	first.pending = first.flag = 1;
+	first.pending = !injection->first_injected;
+	first.injected = injection->first_injected;
+	first.flag = 1;
 	if (ioctl(vm->vcpu, KVM_GET_VCPU_EVENTS, &events) != 0)
 		return false;
 	events = events_of(&first, &events);

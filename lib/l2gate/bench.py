@@ -10,7 +10,7 @@ from typing import Any
 
 from l2gate.console import Console
 from l2gate.contract.contracts import Contract, decide
-from l2gate.deadline import Budget
+from l2gate.deadline import Budget, Deadline
 from l2gate.errors import BenchError, L2gateError, MissingPrerequisite
 from l2gate.events import Event, Timeline
 from l2gate.hosts import kinds
@@ -121,6 +121,7 @@ class Bench:
         self._switchboard: Switchboard | None = None
         self._facts: BenchFacts | None = None
         self._images: build.Images | None = None
+        self._l1_count = 0
         self._soft_exceptions = True
 
     @classmethod
@@ -165,6 +166,15 @@ class Bench:
             self._host.exchange_kvm(kernel)
         self._kernel_fact(kernel)
         self._begin(l1)
+
+    @property
+    def alive(self) -> bool:
+        """Whether L0 still answers."""
+        deadline = Deadline("L0 answers", 10)
+        try:
+            return self._host is not None and not self._host.connection.run("true", deadline).status
+        except L2gateError:
+            return False
 
     @property
     def complaint(self) -> str | None:
@@ -251,10 +261,21 @@ class Bench:
             soft_exceptions=self._soft_exceptions,
         )
 
+    def _l1_places(self) -> tuple[Path, Path]:
+        """Where the keys and the logs of the next L1 go: its own, as a console is read whole."""
+        self._l1_count += 1
+        if self._l1_count == 1:
+            return self.folder, self.logs
+        places = self.folder / f"l1-{self._l1_count}", self.logs / f"l1-{self._l1_count}"
+        for place in places:
+            place.mkdir(mode=0o700)
+        return places
+
     def _boot_l1(self, host: Host) -> SshConnection:
         assert self._images is not None
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
-            self._vm = L1Vm(host, self.folder, self.logs)
+            folder, logs = self._l1_places()
+            self._vm = L1Vm(host, folder, logs)
             endpoint = self._vm.boot()
             return self._equip_l1(host, endpoint, self._images.helper)
 

@@ -98,7 +98,7 @@ def judge_case(case: Case, seen: Seen) -> tuple[Judgement, list[str]]:
     deviations: list[str] = []
     for column in (column for column in _ORDER if column in case.expected):
         expected = case.expected[column]
-        value, right = _SEEN[column](case, seen), _wanted(case, column, expected.right, seen)
+        value, right = SEEN[column](case, seen), _wanted(case, column, expected.right, seen)
         if value == right:
             continue
         complaint = f"{column} seen {value}, {column} wanted {_words(right, expected.right)}"
@@ -141,7 +141,8 @@ def _gd(_: Case, seen: Seen) -> str:
     return "set" if any(int(dr7, 16) & _DR7_GD for dr7 in found) else "clear"
 
 
-_SEEN: dict[str, Callable[[Case, Seen], str]] = {
+#: What was seen, by the name of a table's column.
+SEEN: dict[str, Callable[[Case, Seen], str]] = {
     "errno": lambda _, seen: seen.errno or "none",
     "unchanged": lambda _, seen: "no" if seen.changed else "yes",
     "returned": lambda _, seen: seen.returned,

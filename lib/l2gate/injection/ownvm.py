@@ -51,7 +51,7 @@ class OwnVm(Evidence):
         """The cases that hold here and their answers, by one process over one channel."""
         deadline = self.budget.deadline("the helper starts cases on L0", _START_SECONDS)
         with self._l0.start([self.facts.helper, "cases"], deadline) as remote:
-            ground = _ground(remote.read_object(deadline))
+            ground = ground_of(remote.read_object(deadline))
             here = [case for case in cases if case.holds(ground)]
             remote.send("\n".join(case.request for case in here))
             seconds = _START_SECONDS + _CASE_SECONDS * len(here)
@@ -67,7 +67,8 @@ class OwnVm(Evidence):
         self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
 
 
-def _ground(head: dict[str, Any]) -> Ground:
+def ground_of(head: dict[str, Any]) -> Ground:
+    """What the helper's first line says of the host and its kernel."""
     modern = head["caps"]["KVM_CAP_X86_TRIPLE_FAULT_EVENT"] > 0
     return Ground(head["format"], head["soft_exceptions"], modern)
 

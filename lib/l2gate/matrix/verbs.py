@@ -1,4 +1,4 @@
-"""`l2gate matrix` and `l2gate mutants` on the command line."""
+"""`l2gate matrix`, `mutants` and `observe` on the command line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
+from l2gate import settings as options
 from l2gate.errors import UsageError
+from l2gate.events import Timeline
 from l2gate.matrix import cells
-from l2gate.matrix.matrix import Matrix, usable_hosts
+from l2gate.matrix.matrix import Matrix, fetch_kernel, usable_hosts
 from l2gate.matrix.mutant import Mutant, all_mutants, read
 from l2gate.matrix.mutants import Mutants
+from l2gate.matrix.observe import observe
 from l2gate.settings import checkout
 
 
@@ -22,6 +25,12 @@ def add(verbs: Any) -> None:
     matrix.add_argument("kernels", nargs="*", metavar="SPEC", help="[all that have a name]")
     _add_common(matrix)
     matrix.set_defaults(verb=_matrix)
+    observed = verbs.add_parser("observe", help="what a kernel does where nothing is promised")
+    observed.add_argument("--host", default="emulated-amd", help="[emulated-amd]")
+    observed.add_argument("--kernel", default="debian:6.12", help="[debian:6.12]")
+    observed.add_argument("--json", type=Path, metavar="FILE")
+    observed.add_argument("--folder", type=Path, default=checkout() / "build/observe")
+    observed.set_defaults(verb=_observe)
     mutants = verbs.add_parser("mutants", help="is each broken KVM caught, for the right reason?")
     mutants.add_argument("names", nargs="*", metavar="NAME", help="or patch files [all]")
     _add_common(mutants)
@@ -40,6 +49,13 @@ def _matrix(arguments: argparse.Namespace, console: Console) -> int:
     kernels = arguments.kernels or cells.all_kernels()
     asked = cells.cells(kernels, arguments.host or usable_hosts())
     return Matrix(asked, arguments.folder, arguments.jobs, console).run()
+
+
+def _observe(arguments: argparse.Namespace, console: Console) -> int:
+    asked = {"host": arguments.host, "kernel": arguments.kernel}
+    wanted = options.resolve(asked, options.from_environment())
+    fetch_kernel(wanted.kernel, Timeline())
+    return observe(wanted, arguments.json, arguments.folder, console)
 
 
 def _mutants(arguments: argparse.Namespace, console: Console) -> int:
