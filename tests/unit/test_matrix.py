@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from l2gate.contract.judge import Verdict
+from l2gate.contract.table import OBSERVED, load
 from l2gate.errors import KernelSpecError
 from l2gate.images import build, roots
 from l2gate.kernels.spec import Patch, parse, recipes
@@ -15,6 +16,7 @@ from l2gate.matrix.cells import Cell, all_kernels, cells
 from l2gate.matrix.matrix import Found, exit_code, read_run
 from l2gate.matrix.mutant import Mutant, all_mutants, read
 from l2gate.matrix.mutants import Fate, judge
+from l2gate.matrix.observe import Observation
 from l2gate.matrix.schedule import Schedule, Work, longest_first, remaining
 from l2gate.matrix.state import State
 from l2gate.matrix.tests import known_tests
@@ -183,6 +185,25 @@ def test_what_keeps_the_promise_in_another_way_must_pass() -> None:
     assert judge(other, answer("pass")).fate is Fate.KEPT
     assert judge(other, answer("fail", "why")).fate is Fate.FALSE_ALARM
     assert judge(other, answer("pass") | {"complaint": "WARNING"}).fate is Fate.FALSE_ALARM
+
+
+# --- observations ---------------------------------------------------------------------------------
+
+
+def test_each_observation_is_recorded_for_each_series_and_promises_nothing() -> None:
+    table = load("odd", OBSERVED)
+    assert table.contract == "none"
+    names = {case.name for case in table.cases}
+    for name in names:
+        recorded = {case.seen for case in table.cases if case.name == name}
+        assert recorded == {suite.series for suite in roots.SUITES}, name
+
+
+def test_an_observation_warns_only_where_something_is_recorded() -> None:
+    seen = {"who": "exit", "l0": "well"}
+    assert Observation("a", "", seen, {"who": "exit"}, "").state == "as recorded"
+    assert Observation("a", "", seen, {"who": "nobody"}, "").state == "DIFFERS"
+    assert Observation("a", "", seen, {}, "").state == "not recorded"
 
 
 # --- the page -------------------------------------------------------------------------------------

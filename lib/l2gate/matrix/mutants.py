@@ -175,8 +175,9 @@ class Mutants:
         for mutant in self._mutants:
             if mutant.name not in self._told and (told := self._look(mutant)):
                 self._durations.note(mutant.name, told.total)
-                left = len(self._mutants) - len(self._told)
-                more = f"{left} left, about {self._schedule.remaining:.0f} s"
+                left = [one for one in self._mutants if one.name not in self._told]
+                seconds = sum(self._guess(one) for one in left) / self._jobs
+                more = f"{len(left)} left, about {seconds:.0f} s"
                 self._say(
                     f"{mutant.name} on {mutant.host}: {told.fate}, {told.total:.0f} s; "
                     f"{more if left else 'the last one'}",
@@ -215,7 +216,7 @@ class Mutants:
 
 
 def where_seconds_go(told: Sequence[Told]) -> str:
-    """Mean seconds of each phase, apart for those with and without an L1."""
+    """Mean seconds of each phase."""
     phases = dict.fromkeys(phase for one in told for phase in one.seconds)
     means = []
     for phase in phases:
