@@ -13,7 +13,8 @@ RUFF := $(VENV)/bin/ruff
 STAMP := $(VENV)/.l2gate-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup apt venv images run test doctor compare bench soak lint unit clean distclean
+.PHONY: help setup apt venv images run test doctor compare bench soak matrix mutants observe lint \
+	unit clean distclean
 
 help:
 	@echo 'make run    all set-up, then ask KERNEL ($(KERNEL)); also HOST, EXPECT, L2, JSON'
@@ -21,6 +22,8 @@ help:
 	@echo 'make compare  all set-up, then the same cases on the Intel and on the AMD host, side by side'
 	@echo 'make doctor   every prerequisite on HOST at once: found, enough, mend'
 	@echo 'make bench    where the seconds go, over N (3) runs on each host; make soak: N (50) runs'
+	@echo 'make matrix   all set-up, other Debian kernels too, then each kernel on each host: one table'
+	@echo 'make mutants  all set-up, then kernels broken on purpose: each must be caught; make observe'
 	@echo 'make setup  apt + venv + images: after it nothing is fetched any more'
 	@echo 'make apt    Debian packages: the only step that changes the machine (root or sudo)'
 	@echo 'make venv   .venv from requirements.txt'
@@ -77,6 +80,14 @@ compare: setup
 
 bench soak: setup
 	@$(L2GATE) $@ $(ARGUMENTS) $(if $(N),--runs '$(N)')
+
+# KERNELS, MUTANTS: some of them; HOST: one host; JOBS: how many at a time.
+matrix mutants: setup
+	@$(L2GATE) $@ $(if $(HOST),--host '$(HOST)') $(if $(JOBS),--jobs '$(JOBS)') \
+	  $(if $(filter matrix,$@),$(KERNELS),$(MUTANTS))
+
+observe: setup
+	@$(L2GATE) observe $(if $(HOST),--host '$(HOST)') $(if $(filter-out auto,$(KERNEL)),--kernel '$(KERNEL)')
 
 unit: venv
 	@$(VENV)/bin/python -m pytest -c lib/pyproject.toml --rootdir . -p no:cacheprovider tests/unit

@@ -30,6 +30,7 @@
  *   cr2=none|N dr6=none|N
  *                       if it was accepted, userspace sets that register as well, by KVM_SET_SREGS
  *                       and KVM_SET_DEBUGREGS: an exception without payload leaves it to that [none]
+ *   first_injected=0|1  that exception is injected already, not pending [0]
  *   get_set=yes|no      afterwards KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS of what it said [no]
  *   set_regs=yes|no     afterwards KVM_SET_REGS of what KVM_GET_REGS says [no]
  *   run=yes|no          let the vCPU run on; `no` takes back what was injected before it runs [yes]
@@ -70,8 +71,8 @@ enum { VCPU_EVENTS, SYNC_REGS, GUEST_DEBUG, MCE, NMI };
 
 struct injection {
 	uint64_t cap, triple_cap, active, path, vector, injected, pending, code, payload, flag,
-		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, earlier, first, cr2, dr6,
-		get_set, set_regs, run;
+		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, earlier, first,
+		first_injected, cr2, dr6, get_set, set_regs, run;
 };
 
 static const struct injection nothing_said = {
@@ -87,7 +88,8 @@ static const struct {
 	WORD(cap), WORD(triple_cap), WORD(active), WORD(path), WORD(vector), WORD(injected),
 	WORD(pending), WORD(code), WORD(payload), WORD(flag), WORD(flags), WORD(triple),
 	WORD(intercept), WORD(pfec_mask), WORD(pfec_match), WORD(dr7), WORD(l2_dr7), WORD(earlier),
-	WORD(first), WORD(cr2), WORD(dr6), WORD(get_set), WORD(set_regs), WORD(run),
+	WORD(first), WORD(first_injected), WORD(cr2), WORD(dr6), WORD(get_set), WORD(set_regs),
+	WORD(run),
 };
 
 static const struct {
@@ -298,7 +300,9 @@ static bool make_first(struct own_vm *vm, const struct injection *injection)
 	if (injection->first == NONE)
 		return true;
 	first.vector = injection->first;
-	first.pending = first.flag = 1;
+	first.pending = !injection->first_injected;
+	first.injected = injection->first_injected;
+	first.flag = 1;
 	if (ioctl(vm->vcpu, KVM_GET_VCPU_EVENTS, &events) != 0)
 		return false;
 	events = events_of(&first, &events);

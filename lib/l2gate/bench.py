@@ -10,7 +10,7 @@ from typing import Any
 
 from l2gate.console import Console
 from l2gate.contract.contracts import Contract, decide
-from l2gate.deadline import Budget
+from l2gate.deadline import Budget, Deadline
 from l2gate.errors import BenchError, L2gateError, MissingPrerequisite
 from l2gate.events import Event, Timeline
 from l2gate.hosts import kinds
@@ -18,6 +18,7 @@ from l2gate.hosts.emulated.machine import HELPER
 from l2gate.hosts.host import Host, Place
 from l2gate.hosts.lab.prerequisites import kernel_matches
 from l2gate.images import build, roots
+from l2gate.kernels.kernel import KernelUnderTest
 from l2gate.qemu.l1vm import L1Vm
 from l2gate.settings import Settings
 from l2gate.wires.connection import Connection, checked
@@ -66,6 +67,7 @@ class BenchFacts:
 
     #: The socket of the job's switchboard.
     wires: str
+    #: Of L1's QEMU on L0; empty and 0 on a bench without L1.
     monitor: str
     qemu_pid: int
     #: Where the helper is on L0, and in L1.
@@ -121,16 +123,24 @@ class Bench:
         self._l1: Returning | None = None
         self._switchboard: Switchboard | None = None
         self._facts: BenchFacts | None = None
+        self._images: build.Images | None = None
+        self._l1_count = 0
         self._soft_exceptions = True
 
     @classmethod
-    def up(cls, settings: Settings, folder: Path, logs: Path, timeline: Timeline) -> Bench:
-        """Boot host and L1. Call it in the main thread. Raises L2gateError, with nothing left."""
+    def up(
+        cls, settings: Settings, folder: Path, logs: Path, timeline: Timeline, *, l1: bool = True
+    ) -> Bench:
+        """Boot host and L1 (without ``l1`` the host alone, for tests on the helper's own VM).
+
+        Call it in the main thread. Raises L2gateError, with nothing left.
+        """
         preflight(settings)
         logs.mkdir(parents=True, exist_ok=True)
         bench = cls(settings, folder, logs, timeline)
         try:
-            bench._bring_up()
+            bench._boot_host()
+            bench._begin(l1)
         except BaseException:
             bench.down()
             raise
@@ -147,22 +157,55 @@ class Bench:
         if self._vm:
             self._vm.console.check()
 
+    def exchange(self, kernel: KernelUnderTest, *, l1: bool) -> None:
+        """Load that kernel's KVM instead of the one that is there, on the host as it runs, and
+        boot an L1 of its own if ``l1`` asks for one.
+
+        Raises BenchError where the host cannot do that; then only a new boot helps.
+        """
+        assert self._host is not None
+        self._end_l1()
+        with self.timeline.step("L0", f"exchanging KVM for {kernel.spec}", "exchange"):
+            self._host.exchange_kvm(kernel)
+        self._kernel_fact(kernel)
+        self._begin(l1)
+
+    @property
+    def alive(self) -> bool:
+        """Whether L0 still answers."""
+        deadline = Deadline("L0 answers", 10)
+        try:
+            return self._host is not None and not self._host.connection.run("true", deadline).status
+        except L2gateError:
+            return False
+
+    @property
+    def complaint(self) -> str | None:
+        """What L0's kernel has said of a fault of its own since it was booted."""
+        return self._host.complaint() if self._host else None
+
     def down(self) -> None:
         if self._host is None:
             return
         self._record_complaint(self._host)
         with self.timeline.step("controller", "ending L1 and L0", "teardown"):
-            vm, self._vm = self._vm, None
-            host, self._host = self._host, None
+            host = self._host
             try:
-                if self._switchboard:
-                    self._switchboard.close()
-                if self._l1:
-                    self._l1.close()
-                if vm:
-                    vm.close()
+                self._end_l1()
             finally:
+                self._host = None
                 host.close()
+
+    def _end_l1(self) -> None:
+        vm, self._vm = self._vm, None
+        l1, self._l1 = self._l1, None
+        switchboard, self._switchboard = self._switchboard, None
+        if switchboard:
+            switchboard.close()
+        if l1:
+            l1.close()
+        if vm:
+            vm.close()
 
     def _record_complaint(self, host: Host) -> None:
         """What the kernel under test has said of itself during the job: its end is not green."""
@@ -176,32 +219,43 @@ class Bench:
             text = f"the kernel under test complained during the job: {said}"
             self.timeline.record(Event("L0", "complaint", text, data={"said": said}))
 
-    def _bring_up(self) -> None:
+    def _boot_host(self) -> None:
         with self.timeline.step("controller", "kernel and images", "prepare"):
             kernel = self.kind.prepare_kernel(self.settings, self.timeline)
-            images = build.images(self.timeline)
-            place = Place(self.settings, images, self.folder, self.logs, self.timeline)
+            self._images = build.images(self.timeline)
+            place = Place(self.settings, self._images, self.folder, self.logs, self.timeline)
             host = self._host = self.kind.make(place, kernel)
         if kernel:
-            self._fact("kernel", spec=kernel.spec, release=kernel.release,
-                       description=kernel.description)  # fmt: skip
+            self._kernel_fact(kernel)
         does = f"boots {kernel.release}" if kernel else "is made ready"
         with self.timeline.step("L0", f"{self.kind.name} {does}", "host"):
             host.boot()
+
+    def _kernel_fact(self, kernel: KernelUnderTest) -> None:
+        self._fact("kernel", spec=kernel.spec, release=kernel.release,
+                   description=kernel.description)  # fmt: skip
+
+    def _begin(self, l1: bool) -> None:
+        """Judge the kernel that is there, and make what a test needs to reach the bench."""
+        host = self._host
+        assert host is not None
         contract = self._judge_kernel(host)
-        with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
-            self._vm = L1Vm(host, self.folder, self.logs)
-            endpoint = self._vm.boot()
-            l1 = self._l1 = Returning("L1", lambda: self._equip_l1(host, endpoint, images.helper))
+        levels: dict[str, Connection] = {"L0": host.connection}
+        if l1:
+            levels["L1"] = self._boot_l1(host)
         wires = self.folder / "wires"
-        self._switchboard = Switchboard(wires, {"L0": host.connection, "L1": l1})
+        wires.unlink(missing_ok=True)
+        self._switchboard = Switchboard(wires, levels)
+        consoles = {"L0": str(host.console.log)}
+        if self._vm:
+            consoles["L1"] = str(self._vm.console.log)
         self._facts = BenchFacts(
             wires=str(wires),
-            monitor=self._vm.places.monitor,
-            qemu_pid=self._vm.pid,
+            monitor=self._vm.places.monitor if self._vm else "",
+            qemu_pid=self._vm.pid if self._vm else 0,
             helper=host.helper,
             l1_helper=HELPER,
-            consoles={"L0": str(host.console.log), "L1": str(self._vm.console.log)},
+            consoles=consoles,
             contract=contract,
             scale=host.budget.scale,
             l2=self.settings.l2,
@@ -210,6 +264,26 @@ class Bench:
             owner=os.getpid(),
             soft_exceptions=self._soft_exceptions,
         )
+
+    def _l1_places(self) -> tuple[Path, Path]:
+        """Where the keys and the logs of the next L1 go: its own, as a console is read whole."""
+        self._l1_count += 1
+        if self._l1_count == 1:
+            return self.folder, self.logs
+        places = self.folder / f"l1-{self._l1_count}", self.logs / f"l1-{self._l1_count}"
+        for place in places:
+            place.mkdir(mode=0o700)
+        return places
+
+    def _boot_l1(self, host: Host) -> Returning:
+        assert self._images is not None
+        helper = self._images.helper
+        with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
+            folder, logs = self._l1_places()
+            self._vm = L1Vm(host, folder, logs)
+            endpoint = self._vm.boot()
+            self._l1 = Returning("L1", lambda: self._equip_l1(host, endpoint, helper))
+            return self._l1
 
     def _judge_kernel(self, host: Host) -> Contract:
         probe = _probe(host.connection, host.helper, "L0", host.budget)

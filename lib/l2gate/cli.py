@@ -28,6 +28,7 @@ from l2gate.images import helper
 from l2gate.images.build import build_all
 from l2gate.job import TESTS, Job
 from l2gate.kernels import kernel
+from l2gate.matrix import verbs as matrix_verbs
 from l2gate.repeat import bench, soak
 from l2gate.report.terminal import Progress, show
 from l2gate.scratch import Scratch
@@ -82,11 +83,13 @@ def _parser() -> argparse.ArgumentParser:
         repeated.set_defaults(
             verb=lambda a, c, verb=verb: _on_all(a, lambda wanted: verb(wanted, a.runs, c))
         )
+    matrix_verbs.add(verbs)
     _add_host_verbs(verbs)
     hosts = verbs.add_parser("hosts", help="list the kinds of hosts and whether they can be used")
     hosts.add_argument("--bochs", help="Bochs binary of emulated-intel")
     hosts.set_defaults(verb=_hosts)
     images = verbs.add_parser("images", help="fetch and build everything that jobs need")
+    images.add_argument("series", nargs="*", help="other Debian kernels to fetch too, as 6.1")
     images.set_defaults(verb=_images)
     kernels = verbs.add_parser("kernels", help="list the kernels that have a name, or build some")
     kernels.add_argument("--build", nargs="+", metavar="SPEC", help="build these now")
@@ -144,7 +147,7 @@ def _complain(error: L2gateError) -> None:
 
 
 def _images(arguments: argparse.Namespace, console: Console) -> int:
-    build_all(Timeline(Progress(console, verbose=True)))
+    build_all(Timeline(Progress(console, verbose=True)), arguments.series)
     console.print("images and kernels are ready")
     return 0
 

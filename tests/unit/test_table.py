@@ -80,7 +80,7 @@ def test_conditions_choose_the_rows() -> None:
         ("columns name vector => whom", "nothing is expected of whom"),
         ("columns name vector who", "columns name ... => ..."),
         ("given cap", "given takes WORD=VALUE, not cap"),
-        ("contract both", "contract is payload or refuse"),
+        ("contract both", "contract is payload, refuse or none"),
         ("let ONLY", "let NAME LIST"),
     ],
 )

@@ -13,6 +13,8 @@ the helper (lib/helper/cases.c documents each; a `-` leaves a word to its defaul
     where   any, vmx, svm, or soft (VMX, and SVM with NRIPS: KVM can deliver #BP and #OF anywhere)
     era     any, 6.1+ or before-6.1: told apart by KVM_CAP_X86_TRIPLE_FAULT_EVENT, which came in the
             same release as the exception's morphing into a VM-exit (7709aba8f716)
+    seen    a series such as 6.12, or any: on which kernel the row was recorded. Only in tables of
+            `contract none`, which record what happens and promise nothing (l2gate observe).
 
 A list (`0,3,5-7`, `no,yes`) in such a cell stands for one case of each: the cases of a row are the
 cross of its lists. `code=arch` is an error code for the vectors that have one (SDM volume 3, table
@@ -32,6 +34,7 @@ Right of `=>` is what must be seen, judged from left to right; `-` is not judged
     returned   KVM_GET_VCPU_EVENTS right afterwards: nothing, injected, pending, pending+payload
     unchanged  whether the vCPU's state is as before the ioctl: yes or no
     exit       exception (the default for who=exit), triple-fault
+    l0         what becomes of L0's kernel: well, warns, crashes (l2gate observe)
 
 `right~known` tolerates a known defect of KVM: the table's header says which one, and the result
 tells that it was seen.
@@ -47,6 +50,8 @@ from pathlib import Path
 from l2gate.errors import CaseTableError
 
 FOLDER = Path(__file__).parent / "cases"
+#: Tables that record what happens and promise nothing.
+OBSERVED = Path(__file__).parent / "observed"
 
 #: Error codes for the vectors that have one; not 0 where the architecture lets them be another.
 ERROR_CODES = {8: 0, 10: 0x18, 11: 0x18, 12: 0x18, 13: 0x18, 14: 0x6, 17: 0}
@@ -56,8 +61,9 @@ SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "p
         "flags", "triple", "cr2", "dr6")  # fmt: skip
 
 _WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "earlier",
-          "first", "get_set", "set_regs", "run"}  # fmt: skip
-CONTRACTS = ("payload", "refuse")
+          "first", "first_injected", "get_set", "set_regs", "run"}  # fmt: skip
+#: `none`: the rows are observed, no kernel is judged by them.
+CONTRACTS = ("payload", "refuse", "none")
 _CONDITIONS = {"where": ("any", "vmx", "svm", "soft"), "era": ("any", "6.1+", "before-6.1")}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "errno": ("none", "EINVAL", "EBUSY"),
@@ -66,6 +72,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "returned": ("nothing", "injected", "pending", "pending+payload"),
     "unchanged": ("yes", "no"),
     "exit": ("exception", "triple-fault"),
+    "l0": ("well", "warns", "crashes"),
     "code": ("none", "given"),
     "cr2": ("same", "payload"),
     "dr6": ("same", "payload"),
@@ -108,6 +115,7 @@ class Case:
     era: str
     words: Mapping[str, str]
     expected: Mapping[str, Expected]
+    seen: str = "any"
 
     @property
     def active(self) -> str:
@@ -220,7 +228,7 @@ class _Reader:
 
     def _contract(self, cells: list[str]) -> None:
         if len(cells) != 1 or cells[0] not in CONTRACTS:
-            raise self.broken("contract is payload or refuse")
+            raise self.broken("contract is payload, refuse or none")
         self.contract = cells[0]
         self.given, self.asked = {}, ()
 
@@ -242,7 +250,8 @@ class _Reader:
         cut = cells.index("=>")
         self.asked, self.wanted = tuple(cells[:cut]), tuple(cells[cut + 1 :])
         for column in self.asked:
-            if column != "name" and column not in _CONDITIONS and column not in _WORDS:
+            known = column in _CONDITIONS or column in _WORDS or column in ("name", "seen")
+            if not known:
                 raise self.broken(f"no case has a word {column}")
         for column in self.wanted:
             if column not in _CHOICES:
@@ -259,13 +268,13 @@ class _Reader:
             )
         asked = dict(zip(self.asked, cells, strict=False))
         wanted = dict(zip(self.wanted, cells[len(self.asked) :], strict=True))
-        name = asked.pop("name")
+        name, seen = asked.pop("name"), asked.pop("seen", "any")
         conditions = {key: self._condition(key, asked.pop(key, "any")) for key in _CONDITIONS}
         expected = {key: self._expected(key, cell) for key, cell in wanted.items() if cell != "-"}
         words = {**self.given, **{k: v for k, v in asked.items() if v != "-"}}
         cases = tuple(
             Case(self.name, self.contract, self.number, name, words=one, expected=expected,
-                 **conditions)
+                 seen=seen, **conditions)
             for one in self._cross(words)
         )  # fmt: skip
         given = tuple(f"{word}={self._plain(value)}" for word, value in self.given.items())
@@ -345,11 +354,11 @@ def parse(name: str, text: str, path: str = "") -> Table:
     return _Reader(name, path or name).read(text)
 
 
-def load(name: str) -> Table:
+def load(name: str, folder: Path = FOLDER) -> Table:
     """The table of that name among l2gate's own. Raises CaseTableError."""
-    path = FOLDER / f"{name}.txt"
+    path = folder / f"{name}.txt"
     if not path.exists():
-        raise CaseTableError(f"there is no case table {name}", f"tables are in {FOLDER}")
+        raise CaseTableError(f"there is no case table {name}", f"tables are in {folder}")
     return parse(name, path.read_text(), str(path))
 
 

@@ -10,8 +10,10 @@ from typing import Protocol
 
 from l2gate.console import Console
 from l2gate.deadline import Budget, Deadline
+from l2gate.errors import BenchError
 from l2gate.events import Timeline
 from l2gate.images.build import Images
+from l2gate.kernels.kernel import KernelUnderTest
 from l2gate.settings import Settings
 from l2gate.wires.connection import Connection
 
@@ -98,6 +100,11 @@ class Host(ABC):
     @abstractmethod
     def close(self) -> None:
         """End what was started and give back what was taken. Idempotent."""
+
+    def exchange_kvm(self, kernel: KernelUnderTest) -> None:
+        """Load the KVM modules of ``kernel`` instead of those that are there. Nothing may use KVM.
+        Raises BenchError where this host cannot do it."""
+        raise BenchError(f"{self.spec} keeps the KVM that it has", "use an emulated host")
 
     def start_program(self, line: str, deadline: Deadline, log: Path) -> Program:
         """Start a line of the shell as a program that stays no longer than this job."""

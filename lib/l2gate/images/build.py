@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,9 +48,13 @@ def images(timeline: Timeline) -> Images:
     )
 
 
-def build_all(timeline: Timeline) -> None:
-    """Fetch the suite roots and build images and kernel variants; a second call does nothing."""
-    for suite in roots.SUITES:
+def build_all(timeline: Timeline, series: Sequence[str] = ()) -> None:
+    """Fetch the suite roots and build images and kernel variants; a second call does nothing.
+
+    Beside the guests' suite only those whose ``series`` are named. Raises KernelSpecError.
+    """
+    asked = [roots.suite_of(one) for one in series]
+    for suite in dict.fromkeys((GUEST_SUITE, *asked)):
         roots.fetch(suite, timeline)
         for variant in _BUILT_AHEAD:
             prepare(f"debian:{suite.series}{variant}", timeline)

@@ -8,6 +8,7 @@ mmdebstrap takes by itself, and verified against the archive's keys.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,22 +28,40 @@ _USERLAND = ("busybox-static", "dropbear-bin", "qemu-system-x86", "seabios")
 
 @dataclass(frozen=True)
 class Suite:
-    """A Debian release and the kernel series it carries."""
+    """A Debian release and the kernel series it carries.
+
+    The one that has the ``guests`` brings the programs of L0 and L1 as well; the others are fetched
+    when one of their kernels is asked for.
+    """
 
     name: str
     series: str
+    guests: bool = False
+    #: The suite that this one adds to, as backports do; empty: it stands by itself.
+    onto: str = ""
 
     @property
     def packages(self) -> tuple[str, ...]:
         kernel = ("linux-image-amd64", "linux-headers-amd64", f"linux-source-{self.series}")
-        return (*kernel, *_BUILD, *_USERLAND, *_EMULATOR)
+        programs = (*_USERLAND, *_EMULATOR) if self.guests else ()
+        return (*kernel, *_BUILD, *programs)
+
+    @property
+    def what(self) -> str:
+        return "kernel, QEMU, compiler" if self.guests else "kernel, compiler"
 
     @property
     def key(self) -> str:
         return f"{self.name}-{cache.digest(_RECIPE, *self.packages)}"
 
 
-SUITES = (Suite("trixie", "6.12"),)
+SUITES = (
+    Suite("trixie", "6.12", guests=True),
+    Suite("bookworm", "6.1"),
+    Suite("bullseye", "5.10"),
+    # The newest that Debian carries for a stable suite; sid and forky may have none that is signed.
+    Suite("trixie-backports", "7.3", onto="trixie"),
+)
 
 
 def suite_of(series: str) -> Suite:
@@ -64,13 +83,35 @@ class Root:
     @property
     def release(self) -> str:
         """The release of the suite's kernel, as `uname -r` says it."""
-        releases = sorted(p.name for p in (self.path / "usr/lib/modules").iterdir())
+        releases = sorted(p.name for p in self._modules.iterdir())
         if len(releases) != 1:
             raise BenchError(
                 f"{self.path} holds {len(releases)} kernels instead of one",
                 "remove that folder and run `make images`",
             )
         return releases[0]
+
+    @property
+    def version(self) -> str:
+        """The upstream version of that kernel, which its release need not tell (6.1.0-56-amd64 is
+        6.1.192): as dpkg has it."""
+        status = (self.path / "var/lib/dpkg/status").read_text()
+        stanza = status.partition(f"\nPackage: linux-image-{self.release}\n")[2].partition("\n\n")[
+            0
+        ]
+        found = re.search(r"^Version: ([\d.]+)", stanza, re.MULTILINE)
+        return found.group(1) if found else "unknown"
+
+    @property
+    def modules(self) -> Path:
+        """The module tree of that kernel."""
+        return self._modules / self.release
+
+    @property
+    def _modules(self) -> Path:
+        # Debian 11 has /lib beside /usr/lib, a later one has one link to the other.
+        merged = self.path / "usr/lib/modules"
+        return merged if merged.is_dir() else self.path / "lib/modules"
 
     def run(
         self,
@@ -103,7 +144,7 @@ def find(suite: Suite) -> Root:
         return Root(suite, path)
     raise MissingPrerequisite(
         f"Debian {suite.name} (kernel {suite.series}) has not been fetched",
-        "run `make images`",
+        "run `make images`" if suite.guests else f"run `l2gate images {suite.series}`",
     )
 
 
@@ -111,7 +152,7 @@ def fetch(suite: Suite, timeline: Timeline) -> Root:
     """The root, fetched now if it was not before. Raises BenchError with mmdebstrap's words."""
 
     def build(folder: Path) -> None:
-        with timeline.step("controller", f"fetching Debian {suite.name} (kernel, QEMU, compiler)"):
+        with timeline.step("controller", f"fetching Debian {suite.name} ({suite.what})"):
             _unpack(suite, folder)
 
     return Root(suite, cache.make("roots", suite.key, build))
@@ -122,7 +163,14 @@ def _unpack(suite: Suite, folder: Path) -> None:
     debstrap += ["--aptopt=APT::Install-Recommends false"]
     for trimmed in ("doc", "man", "locale", "info"):
         debstrap.append(f"--dpkgopt=path-exclude=/usr/share/{trimmed}/*")
-    debstrap += [f"--include={','.join(suite.packages)}", suite.name, "-"]
+    if suite.onto:
+        # From the same mirror as its base, wherever that is.
+        more = f"s/ {suite.onto} / {suite.name} /p"
+        file = '"$1/etc/apt/sources.list'
+        debstrap.append(f"--setup-hook=sed -n '{more}' {file}\" >{file}.d/{suite.name}.list\"")
+        debstrap.append(f'--aptopt=APT::Default-Release "{suite.name}"')
+    base = suite.onto or suite.name
+    debstrap += [f"--include={','.join(suite.packages)}", base, "-"]
     # Unpacked as plain files of ours: no device nodes, no foreign owners, so no root is needed.
     untar = ["tar", "-x", "-C", str(folder), "--no-same-owner", "--exclude=./dev/*"]
     untar += ["--mode=u+rwX"]

@@ -28,6 +28,8 @@ _KVM_SYNC_X86_EVENTS = 1 << 2
 class OwnVm(Evidence):
     """The helper's own VM on L0 (lib/helper/cases.c); QEMU and L1's Linux have no part in it."""
 
+    needs_l1 = False
+
     def _connect(self) -> None:
         self._l0 = SharedConnection(self.facts.wires, "L0")
 
@@ -52,7 +54,7 @@ class OwnVm(Evidence):
         """The cases that hold here and their answers, by one process over one channel."""
         deadline = self.budget.deadline("the helper starts cases on L0", _START_SECONDS)
         with self._l0.start([self.facts.helper, "cases"], deadline) as remote:
-            ground = _ground(remote.read_object(deadline))
+            ground = ground_of(remote.read_object(deadline))
             here = [case for case in cases if case.holds(ground)]
             remote.send("\n".join(case.request for case in here))
             seconds = _START_SECONDS + _CASE_SECONDS * len(here)
@@ -91,7 +93,8 @@ def _about_another(table: Table, ground: Ground) -> NotHere:
     )
 
 
-def _ground(head: dict[str, Any]) -> Ground:
+def ground_of(head: dict[str, Any]) -> Ground:
+    """What the helper's first line says of the host and its kernel."""
     caps = head["caps"]
     return Ground(
         format=head["format"],

@@ -61,7 +61,7 @@ def _debian(spec: DebianSpec, timeline: Timeline) -> KernelUnderTest:
         spec=spec.text,
         release=root.release,
         vmlinuz=root.path / f"boot/vmlinuz-{root.release}",
-        modules=root.path / "usr/lib/modules" / root.release,
+        modules=root.modules,
         description=f"Debian {spec.suite.name}, {f'KVM rebuilt with {how}' if how else 'stock'}",
         key=cache.digest(root.suite.key, root.release, *replaced.values()),
         replaced=replaced,

@@ -97,9 +97,9 @@ def _check_version(root: Root, makefile: Path) -> None:
     """The source must be the kernel's own, to the last number."""
     numbers = re.findall(r"^(?:VERSION|PATCHLEVEL|SUBLEVEL) = (\d+)", makefile.read_text(), re.M)
     version = ".".join(numbers)
-    if root.release.split("+")[0].split("-")[0] != version:
+    if root.version != version:
         raise BenchError(
-            f"the suite's kernel is {root.release}, its source is {version}",
+            f"the suite's kernel is {root.version}, its source is {version}",
             "the archive is between two updates: run `make distclean images` later",
         )
 
@@ -147,7 +147,7 @@ def _compile(root: Root, tree: Path, work: Path) -> None:
         "-C",
         f"/usr/src/linux-headers-{root.release}",
     ]
-    words += [f"M={common}/arch/x86/kvm", "modules"]
+    words += [f"M={common}/arch/x86/kvm", *_includes(common, tree), "modules"]
     done = root.run(words, binds=binds)
     missing = [m for m in MODULES if not (work / "arch/x86/kvm" / m).exists()]
     if done.returncode or missing:
@@ -155,6 +155,13 @@ def _compile(root: Root, tree: Path, work: Path) -> None:
             f"KVM of {root.release} does not compile:\n{_compiler_lines(done.stdout)}",
             "mend the patch",
         )
+
+
+def _includes(common: str, tree: Path) -> list[str]:
+    """5.10 looks for its own headers below the folder that make runs in, later ones below the
+    source (arch/x86/kvm/Makefile: -I $(srctree)/arch/x86/kvm)."""
+    relative = "-Iarch/x86/kvm" in (tree / "arch/x86/kvm/Makefile").read_text()
+    return [f"KCFLAGS=-I{common}/arch/x86/kvm"] if relative else []
 
 
 def _compiler_lines(output: str) -> str:

@@ -45,6 +45,8 @@ def contract_test(
         def test(self: SystemTest) -> None:
             self.run_under(contract, on, body, path or on.path)
 
+        test.contract = contract  # type: ignore[attr-defined]
+        test.needs_l1 = on.needs_l1  # type: ignore[attr-defined]
         return test
 
     return decorate

@@ -13,7 +13,7 @@ from l2gate.events import Event
 from l2gate.injection.vectors import label, name
 from l2gate.report.result import Result
 
-_COLOURS = {
+COLOURS = {
     Verdict.PASS.value: "green",
     Verdict.FAIL.value: "bold red",
     Verdict.SKIP.value: "yellow",
@@ -40,7 +40,7 @@ class Progress:
             state = "failed" if event.data.get("failed") else "done"
             self._line(event.level, f"{event.text}: {state}, {event.seconds:.1f} s")
         elif event.kind == "verdict":
-            colour = _COLOURS[event.data["verdict"]]
+            colour = COLOURS[event.data["verdict"]]
             self._line("test", f"{event.data['test']}: {event.data['verdict']}", colour)
         elif event.kind == "note" and event.data.get("shown"):
             self._line(event.level, event.text)
@@ -69,7 +69,7 @@ class Progress:
         self._line(
             f"{case['active_level']} active",
             f"inject {what}: {saw}, {case['verdict']}",
-            _COLOURS[case["verdict"]],
+            COLOURS[case["verdict"]],
         )
 
     def _table_case(self, case: dict[str, Any]) -> None:
@@ -77,7 +77,7 @@ class Progress:
         if self._verbose or case["verdict"] != Verdict.PASS:
             place = f"{case['table']}.txt:{case['line']} {case['case']}"
             text = f"{place}: {case['asked']}: {case['verdict']}, {case['reason']}"
-            self._line(f"{case['active_level']} active", text, _COLOURS[case["verdict"]])
+            self._line(f"{case['active_level']} active", text, COLOURS[case["verdict"]])
 
     def _line(self, level: str, text: str, style: str = "") -> None:
         self._console.print(Text(f"{level:>10}  ") + Text(text, style=style), soft_wrap=True)
@@ -118,7 +118,7 @@ def show(console: Console, result: Result) -> None:
     phases = ", ".join(f"{phase} {_short(seconds)}" for phase, seconds in result.seconds.items())
     for line in (f"seconds   {phases}", f"logs      {result.logs}"):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    verdict = Text("verdict   ") + Text(result.verdict.upper(), style=_COLOURS[result.verdict])
+    verdict = Text("verdict   ") + Text(result.verdict.upper(), style=COLOURS[result.verdict])
     console.print(verdict + Text(f": {result.reason}"), soft_wrap=True)
     if result.mend:
         console.print(f"mend      {result.mend}", soft_wrap=True, markup=False)

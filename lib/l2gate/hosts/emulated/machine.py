@@ -11,6 +11,7 @@ from typing import ClassVar
 
 from l2gate.console import Console
 from l2gate.deadline import Budget, Deadline
+from l2gate.errors import BenchError
 from l2gate.hosts.host import GuestFiles, Host, Place
 from l2gate.images import cache, initramfs, userland
 from l2gate.images.userland import LINUX
@@ -32,6 +33,7 @@ _INITRD_RECIPE = "5"
 
 #: Nominal seconds of a power-on on real hardware; budgets scale it.
 _BOOT_SECONDS = 20
+_EXCHANGE_SECONDS = 10
 
 
 def initrd(kernel: KernelUnderTest, busybox: Path) -> Path:
@@ -93,6 +95,27 @@ class EmulatedHost(Host):
         )
         self._connection = SshConnection.to_level(self._endpoint, deadline)
         self.connection.put(self._images.helper, HELPER, deadline, mode="700")
+
+    def exchange_kvm(self, kernel: KernelUnderTest) -> None:
+        """Without a boot: kvm.ko and the vendor's module are all that a variant differs in."""
+        if kernel.release != self.kernel.release:
+            raise BenchError(
+                f"KVM of {kernel.release} does not fit into {self.kernel.release}, which runs",
+                "boot a host with that kernel",
+            )
+        deadline = self.budget.deadline("L0 exchanges its KVM modules", _EXCHANGE_SECONDS)
+        vendor = self.connection.run("cd /sys/module && echo kvm_[ai]*", deadline).stdout.strip()
+        modules = {m.name: m for m in userland.kvm_modules(kernel)}
+        chosen = [modules["kvm.ko"], modules[f"{vendor.replace('_', '-')}.ko"]]
+        loads = []
+        for module in chosen:
+            draft = self.private / f"exchange-{module.name}"
+            draft.write_bytes(initramfs.unsigned(module.content))
+            target = f"{self.folder}/{module.name}"
+            self.connection.put(draft, target, deadline)
+            loads.append(f"insmod {target} {module.parameters} && rm {target}")
+        unload = f"rmmod {vendor} && rmmod kvm"
+        self.connection.run(" && ".join([unload, *loads]), deadline)
 
     def wait(self) -> None:
         """Until the emulator ends."""

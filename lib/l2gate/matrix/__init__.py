@@ -1,0 +1,1 @@
+"""Many kernels on many hosts: the matrix, and the mutants by which the suite proves itself."""

@@ -1,0 +1,80 @@
+"""The cells of a matrix: which kernel is asked on which host, and what it must come to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from l2gate.contract.judge import Verdict
+from l2gate.hosts import kinds
+from l2gate.images import cache, roots
+from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse
+from l2gate.settings import checkout
+
+#: What a cell's verdict depends on beside the kernel: the suite's own files.
+_SOURCES = ("lib/l2gate", "lib/helper", "tests/injection", "images/userland", "images/l2")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A kernel on a host. ``expected`` is the verdict that the cell must have, ``why`` the reason:
+    a kernel that breaks the promise and is green is a failure of the suite."""
+
+    kernel: str
+    host: str
+    expected: Verdict
+    why: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel} on {self.host}"
+
+    @property
+    def again(self) -> str:
+        """The line that asks just this again."""
+        return f"l2gate run --host {self.host} --kernel {self.kernel}"
+
+
+def cells(kernels: Iterable[str], hosts: Sequence[str]) -> list[Cell]:
+    """The cross of both. Raises KernelSpecError or UsageError for what cannot be meant."""
+    names = [kinds.find(host).name for host in hosts]
+    return [Cell(kernel, host, *_expected(kernel)) for kernel in kernels for host in names]
+
+
+def all_kernels() -> list[str]:
+    """The stock kernel of each series, and its pair."""
+    series = [suite.series for suite in roots.SUITES]
+    return [f"debian:{one}{tail}" for one in series for tail in ("", *(f"+{v}" for v in VARIANTS))]
+
+
+def _expected(kernel: str) -> tuple[Verdict, str]:
+    parse(kernel)
+    if kernel.endswith("+unpatched"):
+        return Verdict.FAIL, "the capability is withdrawn and nothing is refused"
+    if kernel.endswith("+patched"):
+        return Verdict.PASS, "the commit's check is there"
+    return Verdict.PASS, "it must keep the promise of its own era"
+
+
+def fingerprint(kernel: str) -> str:
+    """A short name for all that a cell's verdict depends on, by content."""
+    spec = parse(kernel)
+    parts: list[str | bytes | Path] = [kernel, suite_fingerprint()]
+    if isinstance(spec, DebianSpec):
+        parts += [spec.suite.key, *(patch.path for patch in spec.patches)]
+    if isinstance(spec, DirSpec):
+        stat = spec.image.stat()
+        parts.append(f"{stat.st_size} {stat.st_mtime_ns}")
+    return cache.digest(*parts)
+
+
+def suite_fingerprint() -> str:
+    """The suite's own files, by name and content."""
+    files = [
+        file
+        for folder in _SOURCES
+        for file in sorted((checkout() / folder).rglob("*"))
+        if file.is_file() and file.suffix != ".pyc"
+    ]
+    return cache.digest("\n".join(str(f.relative_to(checkout())) for f in files), *files)

@@ -1,0 +1,227 @@
+"""`l2gate matrix`: kernel x host x contract x verdict, from one run of the suite for each cell."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from l2gate.contract.judge import Verdict
+from l2gate.errors import BenchError, L2gateError
+from l2gate.events import Timeline
+from l2gate.hosts import kinds
+from l2gate.images import cache, roots
+from l2gate.kernels.kernel import prepare
+from l2gate.kernels.spec import DebianSpec, parse
+from l2gate.matrix.cells import Cell, fingerprint
+from l2gate.matrix.schedule import Schedule, Work
+from l2gate.matrix.state import Durations, State
+from l2gate.report.page import Page, Row, write_page
+from l2gate.report.terminal import COLOURS
+
+#: Seconds that a cell takes where none has been measured; Bochs is the slower.
+_GUESS = {"emulated-intel": 120.0, "emulated-amd": 50.0}
+#: A cell that takes longer is an infra-error.
+_LIMIT = 1200.0
+_ROW = "{:<26} {:<15} {:<9} {:<9} {:<13} {:>6}  {}"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A cell and what it came to; ``result`` is the JSON of its run, empty if there is none."""
+
+    cell: Cell
+    verdict: Verdict
+    reason: str
+    seconds: float
+    result: dict[str, Any]
+
+    @property
+    def as_expected(self) -> bool:
+        return self.verdict == self.cell.expected
+
+    @property
+    def contract(self) -> str:
+        return str(self.result.get("contract", {}).get("name", "-"))
+
+    @property
+    def said(self) -> str:
+        if self.as_expected:
+            return self.reason
+        return f"NOT AS EXPECTED ({self.cell.why}): {self.reason}"
+
+
+class Matrix:
+    """One matrix, from its cells to its table."""
+
+    def __init__(self, cells: Sequence[Cell], folder: Path, jobs: int, console: Console) -> None:
+        self._cells, self._folder, self._console = cells, folder, console
+        self._keys = {cell: f"{fingerprint(cell.kernel)}-{cell.host}" for cell in cells}
+        self._state = State("matrix", cache.digest(*self._keys.values()))
+        self._durations = Durations("matrix")
+        self._jobs = jobs or os.cpu_count() or 1
+        self._found: dict[Cell, Found] = {}
+        self._by_name = {cell.name: cell for cell in cells}
+        self._schedule = Schedule(self._jobs, self._ended, self._started)
+
+    def run(self) -> int:
+        """Ask all cells that have not been asked, print and write the table. Returns the exit
+        code: 0 if every cell is as expected, 1 if one's verdict is another, 2 if only the bench
+        broke."""
+        start = time.monotonic()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._take_what_is_there()
+        works = [work for cell in self._cells if (work := self._work(cell))]
+        self._say(f"{len(works)} of {len(self._cells)} cells to ask, {self._jobs} at a time")
+        self._schedule.run(works)
+        self._state.finish()
+        found = [self._found[cell] for cell in self._cells]
+        self._write(found, time.monotonic() - start)
+        return exit_code(found)
+
+    def _take_what_is_there(self) -> None:
+        """What an interrupted matrix had found out; where the bench broke it is asked again."""
+        for cell in self._cells:
+            raw = self._state.load(self._keys[cell])
+            if raw and raw["verdict"] != Verdict.INFRA_ERROR:
+                verdict = Verdict(raw["verdict"])
+                self._found[cell] = Found(
+                    cell, verdict, raw["reason"], raw["seconds"], raw["result"]
+                )
+                self._say(f"{cell.name}: {verdict}, from a matrix that was interrupted")
+
+    def _work(self, cell: Cell) -> Work | None:
+        """The cell as a process; None if there is nothing to ask, or its kernel cannot be had."""
+        if cell in self._found:
+            return None
+        try:
+            fetch_kernel(cell.kernel, Timeline())
+        except L2gateError as error:
+            self._conclude(Found(cell, Verdict.INFRA_ERROR, str(error), 0.0, {}))
+            return None
+        argv = [sys.executable, "-m", "l2gate.cli", "run", "--host", cell.host]
+        argv += ["--kernel", cell.kernel, "--json", str(self._target(cell))]
+        guess = self._durations.guess(cell.name, _GUESS.get(cell.host, 60.0))
+        return Work(cell.name, argv, self._target(cell).with_suffix(".log"), guess, _LIMIT)
+
+    def _target(self, cell: Cell) -> Path:
+        return self._state.folder / f"run-{self._keys[cell]}.json"
+
+    def _started(self, work: Work) -> None:
+        self._target(self._by_name[work.name]).unlink(missing_ok=True)
+        self._say(f"{work.name} ...")
+
+    def _ended(self, work: Work, status: int, seconds: float) -> None:
+        cell = self._by_name[work.name]
+        found = read_run(cell, self._target(cell), work.log, status, seconds)
+        if found.verdict is not Verdict.INFRA_ERROR:
+            self._durations.note(cell.name, seconds)
+        self._conclude(found)
+
+    def _conclude(self, found: Found) -> None:
+        self._found[found.cell] = found
+        self._state.save(
+            self._keys[found.cell],
+            {
+                "verdict": found.verdict.value,
+                "reason": found.reason,
+                "seconds": found.seconds,
+                "result": found.result,
+            },
+        )
+        mark = "as expected" if found.as_expected else "NOT AS EXPECTED"
+        left = len(self._cells) - len(self._found)
+        more = f"{left} left, about {self._schedule.remaining:.0f} s" if left else "the last one"
+        self._say(
+            f"{found.cell.name}: {found.verdict}, {mark}, {found.seconds:.0f} s; {more}",
+            "" if found.as_expected else "bold red",
+        )
+
+    def _write(self, found: Sequence[Found], seconds: float) -> None:
+        self._console.print()
+        heads = ("kernel", "host", "contract", "expected", "verdict", "s", "why")
+        self._console.print(_ROW.format(*heads), markup=False, soft_wrap=True)
+        for one in found:
+            self._console.print(_line(one), soft_wrap=True)
+        wrong = [one for one in found if not one.as_expected]
+        self._say(f"\n{len(found)} cells, {len(wrong)} not as expected, {seconds:.0f} s")
+        rows = [{**asdict(one), "as_expected": one.as_expected} for one in found]
+        target = self._folder / "matrix.json"
+        target.write_text(json.dumps({"schema_version": 1, "cells": rows}, indent=1) + "\n")
+        page = Page(
+            "Kernel matrix",
+            f"{len(found)} cells, {len(wrong)} not as expected",
+            [_row(one) for one in found],
+        )
+        write_page(page, self._folder / "matrix.html")
+        self._say(f"{target} and {target.with_suffix('.html')}")
+
+    def _say(self, text: str, style: str = "") -> None:
+        self._console.print(Text(text, style=style), soft_wrap=True)
+
+
+def _line(found: Found) -> Text:
+    cell = found.cell
+    line = _ROW.format(
+        cell.kernel, cell.host, found.contract, cell.expected, found.verdict,
+        f"{found.seconds:.0f}", found.said,
+    )  # fmt: skip
+    return Text(line, style="" if found.as_expected else COLOURS[found.verdict])
+
+
+def _row(found: Found) -> Row:
+    return Row(
+        kernel=found.cell.kernel,
+        host=found.cell.host,
+        expected=found.cell.expected.value,
+        verdict=found.verdict.value,
+        as_expected=found.as_expected,
+        reason=found.said,
+        seconds=found.seconds,
+        again=found.cell.again,
+        result=found.result,
+    )
+
+
+def fetch_kernel(kernel: str, timeline: Timeline) -> None:
+    """Its suite and its modules, fetched and built now if they were not before.
+
+    Raises L2gateError.
+    """
+    spec = parse(kernel)
+    if isinstance(spec, DebianSpec):
+        roots.fetch(spec.suite, timeline)
+    prepare(kernel, timeline)
+
+
+def read_run(cell: Cell, target: Path, log: Path, status: int, seconds: float) -> Found:
+    """What a run that has ended came to. One without a result is an infra-error."""
+    try:
+        result = json.loads(target.read_text())
+        return Found(cell, Verdict(result["verdict"]), result["reason"], seconds, result)
+    except (OSError, ValueError, KeyError):
+        words = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+        last = " / ".join(words[-3:]) or "it said nothing"
+        reason = f"the run ended with {status} and no result: {last}"
+        return Found(cell, Verdict.INFRA_ERROR, reason, seconds, {})
+
+
+def exit_code(found: Sequence[Found]) -> int:
+    """A verdict that is another than expected outweighs a bench that broke."""
+    wrong = [one.verdict for one in found if not one.as_expected]
+    if any(verdict in (Verdict.PASS, Verdict.FAIL) for verdict in wrong):
+        return 1
+    return BenchError.exit_code if wrong else 0
+
+
+def usable_hosts() -> list[str]:
+    """The emulated hosts."""
+    return [kind.name for kind in kinds.KINDS]
