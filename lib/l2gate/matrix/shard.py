@@ -26,6 +26,7 @@ from l2gate.job import Job
 from l2gate.kernels.kernel import prepare
 from l2gate.matrix.mutant import Mutant, read
 from l2gate.matrix.tests import known_tests, test_named
+from l2gate.plugins.systemtest import EITHER
 from l2gate.report.result import Result
 from l2gate.scratch import Scratch
 
@@ -97,7 +98,7 @@ class Shard:
         if mutant.broken:
             return test_named(mutant.test).needs_l1
         contract = "refuse" if "+unpatched" in mutant.base else "payload"
-        return any(t.needs_l1 for t in self._tests.values() if t.contract == contract)
+        return any(t.needs_l1 for t in self._tests.values() if t.contract in (contract, EITHER))
 
     def _booted(self, mutant: Mutant) -> Bench:
         if self._bench is None:
