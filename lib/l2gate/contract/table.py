@@ -59,7 +59,7 @@ SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "p
         "flags", "triple")  # fmt: skip
 
 _WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "first",
-          "first_injected", "get_set", "set_regs", "run"}  # fmt: skip
+          "first_injected", "first_path", "get_set", "set_regs", "run"}  # fmt: skip
 _CONDITIONS = {"where": ("any", "vmx", "svm", "soft"), "era": ("any", "6.1+", "before-6.1")}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "errno": ("none", "EINVAL", "EBUSY"),

@@ -239,7 +239,7 @@ def _row(told: Told) -> Row:
     return Row(
         kernel=f"{mutant.name} ({mutant.base})",
         host=mutant.host,
-        expected="fail" if mutant.broken else "pass",
+        expected=Fate.CAUGHT.value if mutant.broken else Fate.KEPT.value,
         verdict=told.result.get("verdict", Verdict.INFRA_ERROR.value),
         as_expected=told.good,
         reason=f"{told.fate}: {told.reason}",
