@@ -31,6 +31,7 @@
  *                       if it was accepted, userspace sets that register as well, by KVM_SET_SREGS
  *                       and KVM_SET_DEBUGREGS: an exception without payload leaves it to that [none]
  *   first_injected=0|1  that exception is injected already, not pending [0]
+ *   first_path=         how that exception is made: vcpu-events or guest-debug [vcpu-events]
  *   get_set=yes|no      afterwards KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS of what it said [no]
  *   set_regs=yes|no     afterwards KVM_SET_REGS of what KVM_GET_REGS says [no]
  *   run=yes|no          let the vCPU run on; `no` takes back what was injected before it runs [yes]
@@ -72,7 +73,7 @@ enum { VCPU_EVENTS, SYNC_REGS, GUEST_DEBUG, MCE, NMI };
 struct injection {
 	uint64_t cap, triple_cap, active, path, vector, injected, pending, code, payload, flag,
 		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, earlier, first,
-		first_injected, cr2, dr6, get_set, set_regs, run;
+		first_injected, first_path, cr2, dr6, get_set, set_regs, run;
 };
 
 static const struct injection nothing_said = {
@@ -88,8 +89,8 @@ static const struct {
 	WORD(cap), WORD(triple_cap), WORD(active), WORD(path), WORD(vector), WORD(injected),
 	WORD(pending), WORD(code), WORD(payload), WORD(flag), WORD(flags), WORD(triple),
 	WORD(intercept), WORD(pfec_mask), WORD(pfec_match), WORD(dr7), WORD(l2_dr7), WORD(earlier),
-	WORD(first), WORD(first_injected), WORD(cr2), WORD(dr6), WORD(get_set), WORD(set_regs),
-	WORD(run),
+	WORD(first), WORD(first_injected), WORD(first_path), WORD(cr2), WORD(dr6),
+	WORD(get_set), WORD(set_regs), WORD(run),
 };
 
 static const struct {
@@ -306,7 +307,8 @@ static bool make_first(struct own_vm *vm, const struct injection *injection)
 	if (ioctl(vm->vcpu, KVM_GET_VCPU_EVENTS, &events) != 0)
 		return false;
 	events = events_of(&first, &events);
-	return ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &events) == 0;
+	first.path = injection->first_path;
+	return inject(vm, &first, &events) == 0;
 }
 
 /* A userspace without payload can tell KVM the new CR2 or DR6 in no other way. */

@@ -267,7 +267,7 @@ bool own_reset(struct own_vm *vm, const struct own_plan *plan)
 		.rsp = OWN_L1_STACK,
 		.rflags = OWN_RFLAGS,
 	};
-	struct kvm_debugregs debugregs = { .dr6 = OWN_DR6_RESET, .dr7 = OWN_DR7_RESET };
+	struct kvm_debugregs debugregs = { .dr6 = OWN_DR6_BEFORE, .dr7 = OWN_DR7_RESET };
 
 	memset(own_at(vm, OWN_SHARED + OWN_LOG), 0, 0x1000 - OWN_LOG);
 	*own_at(vm, OWN_SHARED + OWN_STAY_IN_L1) = !plan->enter_l2;

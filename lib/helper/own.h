@@ -68,7 +68,7 @@ void own_svm_print_exit(struct own_vm *vm);
 #define OWN_CR4_VMX 0x2060	/* and VMXE */
 #define OWN_EFER 0x500		/* LMA LME */
 #define OWN_EFER_SVM 0x1500	/* and SVME */
-#define OWN_DR6_RESET 0xffff0ff0
+#define OWN_DR6_BEFORE 0xffff0ff2 /* B1 of an older #DB, which a new one must clear */
 #define OWN_DR7_RESET 0x400
 #define OWN_CR2_RESET 0xc2c2c000 /* recognizable if nobody has changed it */
 

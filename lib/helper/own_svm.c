@@ -63,7 +63,7 @@ void own_svm_prepare(struct own_vm *vm, const struct own_plan *plan)
 	put64(vm, CR2, OWN_CR2_RESET);
 	put64(vm, CR3, OWN_L2_CR3);
 	put64(vm, CR4, OWN_CR4);
-	put64(vm, DR6, OWN_DR6_RESET);
+	put64(vm, DR6, OWN_DR6_BEFORE);
 	put64(vm, DR7, plan->dr7);
 	put64(vm, RFLAGS, OWN_RFLAGS);
 	put64(vm, RIP, own_symbol(own_l2));

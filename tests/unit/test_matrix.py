@@ -19,7 +19,7 @@ from l2gate.matrix.mutants import Fate, judge
 from l2gate.matrix.observe import Observation
 from l2gate.matrix.schedule import Schedule, Work, longest_first, remaining
 from l2gate.matrix.state import State
-from l2gate.matrix.tests import known_tests
+from l2gate.plugins.known import known_tests
 from l2gate.report.page import Page, Row, write_page
 
 AMD = "emulated-amd"

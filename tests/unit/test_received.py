@@ -31,14 +31,14 @@ def seen(format_: str = "vmx", **given: Any) -> Seen:
 
 
 def hit(vector: int = 14, **given: Any) -> dict[str, Any]:
-    found = {"vector": vector, "code": "0x6", "cr2": "0x5000", "dr6": "0xffff0ff0", "dr7": "0x400"}
+    found = {"vector": vector, "code": "0x6", "cr2": "0x5000", "dr6": "0xffff0ff2", "dr7": "0x400"}
     return {"who": "L2-handler", "hits": [{**found, **given}]}
 
 
 def vmexit(**given: Any) -> dict[str, Any]:
     found = {
         "reason": "0x0", "interruption_info": "0x80000b0e", "error_code": "0x6",
-        "qualification": "0x5000", "cr2": "0xc2c2c000", "dr6": "0xffff0ff0", "dr7": "0x400",
+        "qualification": "0x5000", "cr2": "0xc2c2c000", "dr6": "0xffff0ff2", "dr7": "0x400",
     }  # fmt: skip
     return {"who": "L1-exit", "exit": {**found, **given}}
 

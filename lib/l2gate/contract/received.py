@@ -11,7 +11,7 @@ from l2gate.contract.table import Case
 
 #: What is there before an injection (lib/helper/own.h).
 CR2_BEFORE = 0xC2C2C000
-DR6_BEFORE = 0xFFFF0FF0
+DR6_BEFORE = 0xFFFF0FF2
 
 _DR7_GD = 1 << 13
 _SOFT = (3, 4)

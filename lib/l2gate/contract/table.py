@@ -61,7 +61,7 @@ SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "p
         "flags", "triple", "cr2", "dr6")  # fmt: skip
 
 _WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "earlier",
-          "first", "first_injected", "get_set", "set_regs", "run"}  # fmt: skip
+          "first", "first_injected", "first_path", "get_set", "set_regs", "run"}  # fmt: skip
 #: `none`: the rows are observed, no kernel is judged by them.
 CONTRACTS = ("payload", "refuse", "none")
 _CONDITIONS = {"where": ("any", "vmx", "svm", "soft"), "era": ("any", "6.1+", "before-6.1")}

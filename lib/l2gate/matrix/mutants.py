@@ -24,7 +24,7 @@ from l2gate.matrix.matrix import fetch_kernel
 from l2gate.matrix.mutant import Mutant
 from l2gate.matrix.schedule import Schedule, Work
 from l2gate.matrix.state import Durations, State
-from l2gate.matrix.tests import known_tests
+from l2gate.plugins.known import known_tests
 from l2gate.report.page import Page, Row, write_page
 
 #: Seconds of a mutant where none has been measured, with and without an L1.
@@ -239,7 +239,7 @@ def _row(told: Told) -> Row:
     return Row(
         kernel=f"{mutant.name} ({mutant.base})",
         host=mutant.host,
-        expected="fail" if mutant.broken else "pass",
+        expected=Fate.CAUGHT.value if mutant.broken else Fate.KEPT.value,
         verdict=told.result.get("verdict", Verdict.INFRA_ERROR.value),
         as_expected=told.good,
         reason=f"{told.fate}: {told.reason}",

@@ -25,7 +25,7 @@ from l2gate.events import Event, FileSink, Timeline
 from l2gate.job import Job
 from l2gate.kernels.kernel import prepare
 from l2gate.matrix.mutant import Mutant, read
-from l2gate.matrix.tests import known_tests, test_named
+from l2gate.plugins.known import known_tests, test_named
 from l2gate.plugins.systemtest import EITHER
 from l2gate.report.result import Result
 from l2gate.scratch import Scratch

@@ -18,6 +18,7 @@ from l2gate import settings as options
 from l2gate.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
 from l2gate.errors import L2gateError, MissingPrerequisite
 from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Timeline, read_timeline
+from l2gate.plugins.known import known_tests
 from l2gate.report.result import nothing_proven, sentence
 from l2gate.scratch import Scratch
 
@@ -85,7 +86,10 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         self._keep = wanted.keep == "yes"
         self._scratch = Scratch("bench")
         folder = self._scratch.path
-        self._bench = Bench.up(wanted, folder, logs / "consoles", timeline)
+        known = known_tests()
+        # A test that is not known says itself what it lacks.
+        l1 = any(name not in known or known[name].needs_l1 for name in planned)
+        self._bench = Bench.up(wanted, folder, logs / "consoles", timeline, l1=l1)
         self._bench.save(folder / "bench.json")
         os.environ[BENCH_VARIABLE] = str(folder / "bench.json")
 
