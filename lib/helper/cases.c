@@ -24,21 +24,30 @@
  *   pfec_mask=N pfec_match=N    VMX: which #PF error codes that is about [0, 0]
  *   dr7=N               of the level that is active, by KVM_SET_DEBUGREGS [0x400]
  *   l2_dr7=N            what L1 gives L2 in its VMCS or VMCB [0x400]
+ *   earlier=yes|no      VMX: before, L2 has a #PF of its own that exits to L1 (a write to
+ *                       OWN_FAULT_ADDRESS), and L1 resumes it [no]
  *   first=none|N        an exception of that vector is made pending before, by KVM_SET_VCPU_EVENTS
  *   first_injected=0|1  that exception is injected already, not pending [0]
  *   first_path=         how that exception is made: vcpu-events or guest-debug [vcpu-events]
+ *   cr2=none|N dr6=none|N
+ *                       if it was accepted, userspace sets that register as well, by KVM_SET_SREGS
+ *                       and KVM_SET_DEBUGREGS: an exception without payload leaves it to that [none]
  *   get_set=yes|no      afterwards KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS of what it said [no]
  *   set_regs=yes|no     afterwards KVM_SET_REGS of what KVM_GET_REGS says [no]
  *   run=yes|no          let the vCPU run on; `no` takes back what was injected before it runs [yes]
  *
- * The answer is {"type":"case","errno","guest_mode","cr3","rip","returned":{...},"changed":[...],
- * "who","hits":[...],"exit":{...},"dr7","kvm_exit","back","seconds"}:
+ * The answer is {"type":"case","errno","nested_state","guest_mode","cr3","rip","returned":{...},
+ * "changed":[...],"earlier":{...},"who","hits":[...],"exit":{...},"cr2","dr6","dr7","kvm_exit",
+ * "back","seconds"}:
+ *   nested_state  whether the kernel has KVM_GET_NESTED_STATE
+ *   guest_mode    whether L2 is on the vCPU right before: it says so, else CR3 does
  *   returned   what KVM_GET_VCPU_EVENTS says of the exception right after the injection
  *   changed    what of the vCPU's state that injection changed
  *   who        L2-handler, L1-handler (an IDT's), L1-exit (a VM-exit), L1-vmfail (L1's VMLAUNCH
  *              fails), nobody (the level went on), shutdown, entry-fails, internal-error, hangs,
  *              not-run
- *   dr7        as KVM holds it when the handler or L1 is reached
+ *   cr2, dr6, dr7  as KVM holds them when the handler or L1 is reached
+ *   earlier    L1's log of the VM-exit before, with earlier=yes
  *   back       L2 went on afterwards and left by its CPUID to L1
  * A VM serves case after case; one that did not come back is replaced.
  */
@@ -57,18 +66,19 @@
 #define EXIT_REASON_CPUID_VMX 10
 #define EXIT_CODE_CPUID_SVM 0x72
 #define DR7_GD (1ULL << 13)
+#define PF_VECTOR 14
 
 enum { VCPU_EVENTS, SYNC_REGS, GUEST_DEBUG, MCE, NMI };
 
 struct injection {
 	uint64_t cap, triple_cap, active, path, vector, injected, pending, code, payload, flag,
-		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, first,
-		first_injected, first_path, get_set, set_regs, run;
+		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, earlier, first,
+		first_injected, first_path, cr2, dr6, get_set, set_regs, run;
 };
 
 static const struct injection nothing_said = {
 	.active = 2, .code = NONE, .payload = NONE, .triple = NONE, .first = NONE,
-	.dr7 = OWN_DR7_RESET, .l2_dr7 = OWN_DR7_RESET, .run = 1,
+	.cr2 = NONE, .dr6 = NONE, .dr7 = OWN_DR7_RESET, .l2_dr7 = OWN_DR7_RESET, .run = 1,
 };
 
 static const struct {
@@ -78,8 +88,9 @@ static const struct {
 #define WORD(name) { #name, offsetof(struct injection, name) }
 	WORD(cap), WORD(triple_cap), WORD(active), WORD(path), WORD(vector), WORD(injected),
 	WORD(pending), WORD(code), WORD(payload), WORD(flag), WORD(flags), WORD(triple),
-	WORD(intercept), WORD(pfec_mask), WORD(pfec_match), WORD(dr7), WORD(l2_dr7), WORD(first),
-	WORD(first_injected), WORD(first_path), WORD(get_set), WORD(set_regs), WORD(run),
+	WORD(intercept), WORD(pfec_mask), WORD(pfec_match), WORD(dr7), WORD(l2_dr7), WORD(earlier),
+	WORD(first), WORD(first_injected), WORD(first_path), WORD(cr2), WORD(dr6), WORD(get_set),
+	WORD(set_regs), WORD(run),
 };
 
 static const struct {
@@ -150,15 +161,24 @@ static struct own_vm *vm_for(const struct injection *injection)
 	return NULL;
 }
 
+/* What L1 intercepts: the case's vector, and the #PF that L2 has before. */
+static uint32_t exceptions_of(const struct injection *injection)
+{
+	uint32_t exceptions = injection->earlier ? 1U << PF_VECTOR : 0;
+
+	if (injection->intercept && injection->vector < 32 && injection->vector != 2)
+		exceptions |= 1U << injection->vector;
+	return exceptions;
+}
+
 /* Brings L1, or through it L2, to the instruction before which the injection is made. */
 static bool arrive(struct own_vm *vm, const struct injection *injection)
 {
 	bool l2 = injection->active == 2;
 	struct own_plan plan = {
 		.enter_l2 = l2,
-		.exceptions = injection->intercept && injection->vector < 32 &&
-					      injection->vector != 2 ?
-				      1U << injection->vector : 0,
+		.fault_first = injection->earlier,
+		.exceptions = exceptions_of(injection),
 		.pfec_mask = (uint32_t)injection->pfec_mask,
 		.pfec_match = (uint32_t)injection->pfec_match,
 		.nmi_exiting = injection->intercept && injection->vector == 2,
@@ -166,11 +186,19 @@ static bool arrive(struct own_vm *vm, const struct injection *injection)
 	};
 	struct own_stop stop;
 
+	if (vm->svm && injection->earlier) {
+		json_error(EINVAL, NULL, "earlier=yes is for VMX");
+		return false;
+	}
 	if (!own_reset(vm, &plan))
 		return false;
 	stop = own_run(vm);
 	if (l2 && stop.port == OWN_PORT_L1_READY)
 		stop = own_run(vm);
+	if (injection->earlier && stop.port == OWN_PORT_EXIT) {
+		own_vmx_keep_exit(vm);
+		stop = own_run(vm);
+	}
 	if (stop.port == (l2 ? OWN_PORT_L2_READY : OWN_PORT_L1_READY))
 		return true;
 	json_error(stop.error, NULL,
@@ -283,6 +311,27 @@ static bool make_first(struct own_vm *vm, const struct injection *injection)
 	return inject(vm, &first, &events) == 0;
 }
 
+/* A userspace without payload can tell KVM the new CR2 or DR6 in no other way. */
+static bool set_registers(struct own_vm *vm, const struct injection *injection)
+{
+	struct kvm_debugregs debugregs;
+	struct kvm_sregs sregs;
+
+	if (injection->cr2 != NONE) {
+		if (ioctl(vm->vcpu, KVM_GET_SREGS, &sregs) != 0)
+			return false;
+		sregs.cr2 = injection->cr2;
+		if (ioctl(vm->vcpu, KVM_SET_SREGS, &sregs) != 0)
+			return false;
+	}
+	if (injection->dr6 == NONE)
+		return true;
+	if (ioctl(vm->vcpu, KVM_GET_DEBUGREGS, &debugregs) != 0)
+		return false;
+	debugregs.dr6 = injection->dr6;
+	return ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &debugregs) == 0;
+}
+
 static bool follow_up(struct own_vm *vm, const struct injection *injection)
 {
 	struct kvm_vcpu_events events;
@@ -297,9 +346,12 @@ static bool follow_up(struct own_vm *vm, const struct injection *injection)
 
 /* --- who gets it ----------------------------------------------------------------------------- */
 
+/* Whether L2 is on the vCPU. Linux 4.12 to 4.19 have no KVM_GET_NESTED_STATE: there CR3 tells. */
 static bool guest_mode(const struct vcpu_state *state)
 {
-	return state->nested.flags & KVM_STATE_NESTED_GUEST_MODE;
+	if (state->nested.supported)
+		return state->nested.flags & KVM_STATE_NESTED_GUEST_MODE;
+	return state->sregs.cr3 == OWN_L2_CR3;
 }
 
 static const char *receiver(const struct own_stop *stop, bool l2)
@@ -371,6 +423,8 @@ static void print_hits(struct own_vm *vm)
 static void print_stop(struct own_vm *vm, const struct own_stop *stop, const char *who)
 {
 	json_text("who", who);
+	json_hex("cr2", after.sregs.cr2);
+	json_hex("dr6", after.debugregs.dr6);
 	json_hex("dr7", after.debugregs.dr7);
 	json_number("kvm_exit", stop->reason);
 	if (!strcmp(who, "entry-fails"))
@@ -437,6 +491,7 @@ static void print_injection(int error)
 {
 	json_begin("case");
 	json_text("errno", errno_name(error));
+	json_bool("nested_state", before.nested.supported);
 	json_bool("guest_mode", guest_mode(&before));
 	json_hex("cr3", before.sregs.cr3);
 	json_hex("rip", before.regs.rip);
@@ -458,7 +513,9 @@ static bool conduct(struct own_vm *vm, const struct injection *injection)
 	if (!own_read(vm, &after))
 		return false;
 	print_injection(error);
-	good = follow_up(vm, injection);
+	if (injection->earlier)
+		own_vmx_print_kept(vm);
+	good = (error || set_registers(vm, injection)) && follow_up(vm, injection);
 	if (injection->run)
 		return see_who(vm) && good;
 	good = take_back(vm) && good;

@@ -10,6 +10,7 @@
  *              "error_code","cr2","dr6","rip"}],"order":[...],"last_exit":{...},"exits"}
  *   wait N  -> the same once the heart has beaten N times more, and "advanced": whether it did
  *   clear   -> forgets the hits; the same
+ *   trap N  -> L2 executes an INT3 after N more beats; no answer, for it may never come to one
  *   quit    -> {"type":"bye"}; so does the end of stdin
  */
 #include <errno.h>
@@ -134,7 +135,7 @@ static bool set_registers(void)
 	sregs.idt = (struct kvm_dtable){ .base = L2_IDT, .limit = 0xfff };
 	sregs.cr0 = 0x80010033; /* PG WP NE ET MP PE */
 	sregs.cr3 = L2_CR3;
-	sregs.cr4 = 0x20;	/* PAE */
+	sregs.cr4 = 0x60;	/* PAE MCE: without MCE a machine check would be a shutdown */
 	sregs.efer = 0x500;	/* LMA LME */
 	return ioctl(l2.vcpu, KVM_SET_SREGS, &sregs) == 0 &&
 	       ioctl(l2.vcpu, KVM_SET_REGS, &regs) == 0;
@@ -174,6 +175,7 @@ static bool build(void)
 	if (l2.run == MAP_FAILED)
 		return fail("mapping kvm_run");
 	memcpy(l2.code, l2_guest_start, (size_t)(l2_guest_end - l2_guest_start));
+	*shared(L2_TRAP) = UINT64_MAX;
 	build_page_tables();
 	build_descriptors();
 	if (!set_cpuid(kvm))
@@ -299,10 +301,14 @@ static void converse(void)
 			print_l2(&advanced);
 			continue;
 		}
+		if (!strncmp(line, "trap ", 5)) {
+			*shared(L2_TRAP) = *shared(L2_HEARTBEAT) + strtoull(line + 5, NULL, 0);
+			continue;
+		}
 		if (!strcmp(line, "clear"))
 			clear_hits();
 		else if (strcmp(line, "state")) {
-			json_error(EINVAL, "state | wait N | clear | quit", "cannot do %s", line);
+			json_error(EINVAL, "state | wait N | clear | trap N | quit", "cannot do %s", line);
 			continue;
 		}
 		print_l2(NULL);

@@ -28,6 +28,7 @@
 /* The shared page. */
 #define L2_HEARTBEAT 0
 #define L2_HITS 8	  /* how many exceptions there were */
+#define L2_TRAP 16	  /* from which heartbeat on it executes one INT3; -1: never */
 #define L2_ORDER 0x40	  /* the vectors of the last 16 */
 #define L2_RECORDS 0x1000 /* one of 64 bytes for each vector */
 #define L2_RECORD_SHIFT 6

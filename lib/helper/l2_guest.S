@@ -12,6 +12,11 @@ l2_guest_start:
 	movabs $L2_R15, %r15
 	mov $L2_R14, %r14d
 1:	incq L2_SHARED + L2_HEARTBEAT
+	mov L2_SHARED + L2_HEARTBEAT, %rax
+	cmp L2_SHARED + L2_TRAP, %rax
+	jb 1b
+	movq $-1, L2_SHARED + L2_TRAP
+	int3
 	jmp 1b
 	/* KVM may step over an instruction when it is made to inject #BP or #OF: fall back in. */
 	jmp 1b

@@ -272,6 +272,8 @@ bool own_reset(struct own_vm *vm, const struct own_plan *plan)
 	memset(own_at(vm, OWN_SHARED + OWN_LOG), 0, 0x1000 - OWN_LOG);
 	*own_at(vm, OWN_SHARED + OWN_STAY_IN_L1) = !plan->enter_l2;
 	*own_at(vm, OWN_SHARED + OWN_HIT_COUNT) = 0;
+	*own_at(vm, OWN_SHARED + OWN_FAULT) = plan->fault_first;
+	*own_at(vm, OWN_SHARED + OWN_RESUME) = plan->fault_first;
 	if (vm->svm)
 		own_svm_prepare(vm, plan);
 	else

@@ -14,6 +14,7 @@
 /* What L1 does with L2. */
 struct own_plan {
 	bool enter_l2;
+	bool fault_first;		/* VMX only: L2 has a #PF, L1 its VM-exit, then resumes L2 */
 	uint32_t exceptions;		/* a bit for each vector that L1 intercepts */
 	uint32_t pfec_mask, pfec_match; /* VMX only (SDM volume 3, 26.2, "Exceptions") */
 	bool nmi_exiting;
@@ -56,6 +57,9 @@ uint64_t own_symbol(const uint8_t *symbol);
 
 void own_vmx_prepare(struct own_vm *vm, const struct own_plan *plan);
 void own_vmx_print_exit(struct own_vm *vm);
+/* Sets the log of a VM-exit aside, before the next one. */
+void own_vmx_keep_exit(struct own_vm *vm);
+void own_vmx_print_kept(struct own_vm *vm);
 void own_svm_prepare(struct own_vm *vm, const struct own_plan *plan);
 void own_svm_print_exit(struct own_vm *vm);
 

@@ -54,6 +54,15 @@ own_l1_vmx_exit:
 	add $8, %rdi
 	jmp 1b
 
+resume:
+	movq $0, OWN_SHARED + OWN_RESUME
+	mov $0x681e, %eax		/* RIP */
+	mov $ready, %ecx
+	vmwrite %rcx, %rax
+	vmresume
+	jmp failed
+
+	ready = OWN_CODE + l2_ready - own_start
 	vmxon_region = OWN_CODE + vmxon_pointer - own_start
 	vmcs = OWN_CODE + vmcs_pointer - own_start
 vmxon_pointer:
@@ -80,12 +89,18 @@ left:
 	mov %dr6, %rax
 	mov %rax, OWN_SHARED + OWN_L1_DR6
 	say OWN_PORT_EXIT
+	cmpq $0, OWN_SHARED + OWN_RESUME
+	jne resume
 stay:
 	say OWN_PORT_NOTHING
 
 /* --- L2 ----------------------------------------------------------------------------------------- */
 
 own_l2:
+	cmpq $0, OWN_SHARED + OWN_FAULT
+	je l2_ready
+	mov %eax, OWN_FAULT_ADDRESS
+l2_ready:
 	say OWN_PORT_L2_READY
 	say OWN_PORT_NOTHING
 leave:

@@ -22,6 +22,8 @@
 #define OWN_STUB_SIZE 16
 #define OWN_VECTORS 32
 
+#define OWN_FAULT_ADDRESS 0x40005000 /* not mapped */
+
 #define OWN_GDT_LIMIT 0x2f
 #define OWN_IDT_LIMIT (OWN_VECTORS * 16 - 1)
 #define OWN_CODE_SELECTOR 8
@@ -35,7 +37,10 @@
 #define OWN_L1_CR2 16	 /* what L1 reads after a VM-exit */
 #define OWN_L1_DR6 24
 #define OWN_HIT_COUNT 32
+#define OWN_FAULT 40	 /* L2 has a #PF before it says that it is there */
+#define OWN_RESUME 48	 /* L1 resumes L2 after its next VM-exit */
 #define OWN_LOG 0x100  /* VMX: the fields in the order of own_vmx.c */
+#define OWN_KEPT 0x200 /* a log set aside */
 #define OWN_HITS 0x400 /* records of 64 bytes, the first 16 */
 #define OWN_HIT_SHIFT 6
 

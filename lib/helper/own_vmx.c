@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The VMCS that our L1 makes on Intel (SDM volume 3, chapters 25 to 28; encodings: appendix B). */
+#include <string.h>
+
 #include "json.h"
 #include "own.h"
 
@@ -151,12 +153,28 @@ void own_vmx_prepare(struct own_vm *vm, const struct own_plan *plan)
 	*read = ~0ULL;
 }
 
-void own_vmx_print_exit(struct own_vm *vm)
+static void print_log(const uint64_t *log)
 {
-	const uint64_t *log = own_at(vm, OWN_SHARED + OWN_LOG);
-
 	for (size_t i = 0; i < COUNT(reads); i++)
 		json_hex(reads[i].name, log[i]);
+}
+
+void own_vmx_keep_exit(struct own_vm *vm)
+{
+	memcpy(own_at(vm, OWN_SHARED + OWN_KEPT), own_at(vm, OWN_SHARED + OWN_LOG),
+	       COUNT(reads) * sizeof(uint64_t));
+}
+
+void own_vmx_print_kept(struct own_vm *vm)
+{
+	json_object("earlier");
+	print_log(own_at(vm, OWN_SHARED + OWN_KEPT));
+	json_close_object();
+}
+
+void own_vmx_print_exit(struct own_vm *vm)
+{
+	print_log(own_at(vm, OWN_SHARED + OWN_LOG));
 	json_hex("cr2", *own_at(vm, OWN_SHARED + OWN_L1_CR2));
 	json_hex("dr6", *own_at(vm, OWN_SHARED + OWN_L1_DR6));
 }

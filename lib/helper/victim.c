@@ -3,14 +3,16 @@
  * victim
  *
  * A user process whose spinning thread takes exceptions as signals and goes on. Prints
- *   {"type":"ready","pid","r15","rip_first","rip_last"}
- * once it spins (R15 and RIP are how L0 knows it on the vCPU), and then answers each line:
+ *   {"type":"ready","pid","r15","rip_first","rip_last","int3","spare"}
+ * once it spins (R15 and RIP are how L0 knows it on the vCPU; at `int3` is its INT3, at `spare` an
+ * instruction that nobody executes), and then answers each line:
  *
  *   state         -> {"type":"victim","alive","heartbeat","count","signals":[{"signo","name",
  *                    "code","addr","trapno","error_code"}]}, the last ones first come first
  *   wait N        -> the same after N more turns of the loop, and "advanced"
  *   waitsignal N  -> the same once there were N signals since `clear`, and "reached"
  *   clear         -> forgets the signals; the same
+ *   trap N        -> it executes an INT3 after N more turns; no answer, for it may come to none
  *   quit, or the end of stdin
  */
 #include <errno.h>
@@ -32,7 +34,7 @@
 #define WAIT_SECONDS 10
 
 /*
- * Counts at (%rdi) for ever. The jumps behind the first catch a CPU that steps over one: KVM does
+ * Counts at (%rdi) for ever, and executes one INT3 once the count is that at 8(%rdi). The jumps behind the first catch a CPU that steps over one: KVM does
  * so to tell where #BP, which it takes for an INT3, has come from.
  */
 __asm__(".globl victim_loop, victim_first, victim_last\n"
@@ -40,20 +42,30 @@ __asm__(".globl victim_loop, victim_first, victim_last\n"
 	"	movabs $0x6c32676174654c31, %r15\n"
 	"victim_first:\n"
 	"	incq (%rdi)\n"
+	"	mov (%rdi), %rax\n"
+	"	cmp 8(%rdi), %rax\n"
+	"	jb victim_first\n"
+	"	movq $-1, 8(%rdi)\n"
+	".globl victim_int3\n"
+	"victim_int3:\n"
+	"	int3\n"
 	"	jmp victim_first\n"
 	"	jmp victim_first\n"
 	"	jmp victim_first\n"
 	"victim_last:\n"
-	"	jmp victim_first\n");
+	"	jmp victim_first\n"
+	".globl victim_spare\n"
+	"victim_spare:\n"
+	"	nop\n");
 extern void victim_loop(volatile uint64_t *count);
-extern const char victim_first[], victim_last[];
+extern const char victim_first[], victim_last[], victim_int3[], victim_spare[];
 
 struct taken {
 	int signo, code;
 	uint64_t address, trap, error;
 };
 
-static volatile uint64_t heartbeat;
+static volatile uint64_t beats[2] = { 0, UINT64_MAX }; /* turns so far; when to INT3 */
 static struct taken taken[KEPT];
 static volatile sig_atomic_t count;
 
@@ -78,23 +90,23 @@ static void *spin(void *unused)
 
 	(void)unused;
 	sigaltstack(&alternate, NULL);
-	victim_loop(&heartbeat);
+	victim_loop(beats);
 	return NULL;
 }
 
-static bool wait_until(volatile uint64_t *beats, uint64_t more, long signals)
+static bool wait_until(uint64_t more, long signals)
 {
-	uint64_t start = *beats;
+	uint64_t start = beats[0];
 	struct timespec now;
 	time_t end;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	end = now.tv_sec + WAIT_SECONDS;
-	while ((*beats - start < more || count < signals) && now.tv_sec < end) {
+	while ((beats[0] - start < more || count < signals) && now.tv_sec < end) {
 		sched_yield();
 		clock_gettime(CLOCK_MONOTONIC, &now);
 	}
-	return *beats - start >= more && count >= signals;
+	return beats[0] - start >= more && count >= signals;
 }
 
 static const char *signal_name(int signo)
@@ -111,7 +123,7 @@ static void print_victim(const char *key, bool value)
 
 	json_begin("victim");
 	json_bool("alive", true);
-	json_number("heartbeat", (long long)heartbeat);
+	json_number("heartbeat", (long long)beats[0]);
 	json_number("count", count);
 	json_list("signals");
 	for (long i = from; i < count; i++) {
@@ -142,16 +154,18 @@ static void converse(void)
 			return;
 		if (!strncmp(line, "wait ", 5))
 			print_victim("advanced",
-				     wait_until(&heartbeat, strtoull(line + 5, NULL, 0), 0));
+				     wait_until(strtoull(line + 5, NULL, 0), 0));
 		else if (!strncmp(line, "waitsignal ", 11))
-			print_victim("reached", wait_until(&heartbeat, 0, atol(line + 11)));
+			print_victim("reached", wait_until(0, atol(line + 11)));
 		else if (!strcmp(line, "clear")) {
 			count = 0;
 			print_victim(NULL, false);
+		} else if (!strncmp(line, "trap ", 5)) {
+			beats[1] = beats[0] + strtoull(line + 5, NULL, 0);
 		} else if (!strcmp(line, "state"))
 			print_victim(NULL, false);
 		else
-			json_error(EINVAL, "state | wait N | waitsignal N | clear | quit",
+			json_error(EINVAL, "state | wait N | waitsignal N | clear | trap N | quit",
 				   "cannot do %s", line);
 	}
 }
@@ -166,13 +180,15 @@ int verb_victim(int argc, char **argv)
 	(void)argv;
 	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
 		sigaction(signals[i], &action, NULL);
-	if (pthread_create(&thread, NULL, spin, NULL) != 0 || !wait_until(&heartbeat, 1, 0))
+	if (pthread_create(&thread, NULL, spin, NULL) != 0 || !wait_until(1, 0))
 		return json_error(errno, NULL, "the spinning thread does not start");
 	json_begin("ready");
 	json_number("pid", getpid());
 	json_hex("r15", MARK);
 	json_hex("rip_first", (uint64_t)victim_first);
 	json_hex("rip_last", (uint64_t)victim_last);
+	json_hex("int3", (uint64_t)victim_int3);
+	json_hex("spare", (uint64_t)victim_spare);
 	json_end();
 	converse();
 	return DONE;

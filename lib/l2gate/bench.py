@@ -22,6 +22,7 @@ from l2gate.kernels.kernel import KernelUnderTest
 from l2gate.qemu.l1vm import L1Vm
 from l2gate.settings import Settings
 from l2gate.wires.connection import Connection, checked
+from l2gate.wires.returning import Returning
 from l2gate.wires.ssh import Endpoint, SshConnection
 from l2gate.wires.switchboard import Switchboard
 
@@ -78,6 +79,8 @@ class BenchFacts:
     l2: str
     #: How L2 is shown to be active: auto or marks.
     proof: str
+    #: The way of injecting that was asked for, or `all`.
+    path: str
     #: Process id of the job that owns the bench.
     owner: int
     #: Whether KVM can deliver #BP and #OF onto any instruction. On SVM without NRIPS it can do so
@@ -117,7 +120,7 @@ class Bench:
         self.kind = kinds.find(settings.host)
         self._host: Host | None = None
         self._vm: L1Vm | None = None
-        self._l1: SshConnection | None = None
+        self._l1: Returning | None = None
         self._switchboard: Switchboard | None = None
         self._facts: BenchFacts | None = None
         self._images: build.Images | None = None
@@ -237,7 +240,7 @@ class Bench:
         host = self._host
         assert host is not None
         contract = self._judge_kernel(host)
-        levels = {"L0": host.connection}
+        levels: dict[str, Connection] = {"L0": host.connection}
         if l1:
             levels["L1"] = self._boot_l1(host)
         wires = self.folder / "wires"
@@ -257,6 +260,7 @@ class Bench:
             scale=host.budget.scale,
             l2=self.settings.l2,
             proof=self.settings.proof,
+            path=self.settings.path,
             owner=os.getpid(),
             soft_exceptions=self._soft_exceptions,
         )
@@ -271,13 +275,15 @@ class Bench:
             place.mkdir(mode=0o700)
         return places
 
-    def _boot_l1(self, host: Host) -> SshConnection:
+    def _boot_l1(self, host: Host) -> Returning:
         assert self._images is not None
+        helper = self._images.helper
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
             folder, logs = self._l1_places()
             self._vm = L1Vm(host, folder, logs)
             endpoint = self._vm.boot()
-            return self._equip_l1(host, endpoint, self._images.helper)
+            self._l1 = Returning("L1", lambda: self._equip_l1(host, endpoint, helper))
+            return self._l1
 
     def _judge_kernel(self, host: Host) -> Contract:
         probe = _probe(host.connection, host.helper, "L0", host.budget)
@@ -310,7 +316,7 @@ class Bench:
 
     def _equip_l1(self, host: Host, endpoint: Endpoint, helper: Path) -> SshConnection:
         deadline = host.budget.deadline("L1 lets SSH in and takes the helper", 20)
-        self._l1 = l1 = SshConnection.to_level(endpoint, deadline, via=host.connection)
+        l1 = SshConnection.to_level(endpoint, deadline, via=host.connection)
         l1.put(helper, HELPER, deadline, mode="700")
         probe = _probe(l1, HELPER, "L1", host.budget)
         if probe["dev_kvm_error"]:

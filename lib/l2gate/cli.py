@@ -1,4 +1,4 @@
-"""l2gate run | doctor | prepare | restore | up | down | compare | ...: for a person or a script."""
+"""l2gate run | contract | doctor | prepare | restore | up | ...: for a person or a script."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from l2gate import doctor, up
+from l2gate import doctor, oracle, up
 from l2gate import settings as options
 from l2gate.bench import preflight
 from l2gate.compare import compare
@@ -63,6 +63,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--verbose", action="store_true", help="show every step")
     run.add_argument("tests", nargs="*", help=f"system tests to run [all in {TESTS}]")
     run.set_defaults(verb=_run)
+    told = verbs.add_parser(
+        "contract", help="what a kernel has promised, by what that is known, what is expected"
+    )
+    _add_options(told)
+    told.add_argument("--json", action="store_true", help="for a script")
+    told.add_argument("--boot", action="store_true", help="boot L0 and ask, where source would do")
+    told.set_defaults(verb=_contract)
     compared = verbs.add_parser("compare", help="the same cases on all emulated hosts")
     _add_options(compared)
     compared.set_defaults(verb=lambda a, c: _on_all(a, lambda wanted: compare(wanted, c)))
@@ -284,6 +291,19 @@ def _on_all(arguments: argparse.Namespace, verb: Callable[[options.Settings], in
     said = Timeline(Progress(Console(stderr=True), verbose=True))
     kinds.find(wanted.host).prepare_kernel(wanted, said)
     return verb(wanted)
+
+
+# --- l2gate contract ------------------------------------------------------------------------------
+
+
+def _contract(arguments: argparse.Namespace, console: Console) -> int:
+    said = Timeline(Progress(Console(stderr=True), verbose=True))
+    answer = oracle.ask(_wanted(arguments), said, boot=arguments.boot)
+    if arguments.json:
+        print(json.dumps(answer.to_json(), indent=1))
+    else:
+        oracle.show(console, answer)
+    return 0
 
 
 # --- l2gate run -----------------------------------------------------------------------------------

@@ -30,9 +30,18 @@ class Console:
     def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
+    def forgive(self) -> None:
+        """What it has said so far was meant to happen: `crash` looks at what comes after."""
+        self._forgiven.write_text(str(len(self.text())))
+
+    @property
+    def _forgiven(self) -> Path:
+        return self.log.with_suffix(".forgiven")
+
     def crash(self) -> str | None:
         """The first line that tells of a panic, oops, WARN or stall, if there is one."""
-        for line in self.text().splitlines():
+        start = int(self._forgiven.read_text()) if self._forgiven.exists() else 0
+        for line in self.text()[start:].splitlines():
             if _CRASH.search(line) and not self.harmless(line):
                 return line.strip()
         return None

@@ -142,7 +142,7 @@ def _emulated(kind: Kind, settings: Settings) -> Iterator[Check]:
     except L2gateError as error:
         yield _said("host", kind.name, error)
         return
-    yield Check("host", kind.name, f"{found}; it emulates VMX or SVM, nested=1 is set", True)
+    yield Check("host", kind.name, f"{found}; L0 gets a CPU with virtualization, nested=1", True)
     slow = f"deadlines are {emulated.slowness():.1f} times the usual, beside an emulator's own"
     yield Check("host", "speed", slow, True, needed=False)
 

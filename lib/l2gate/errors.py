@@ -56,8 +56,8 @@ class HelperError(BenchError):
     """The helper binary reported an error or broke off."""
 
 
-class NotAboutThis(L2gateError):
-    """A test that has nothing to say of this kernel or CPU: verdict ``skip``."""
+class NotHere(L2gateError):
+    """What a test is about cannot be asked here: verdict ``skip``."""
 
     exit_code = 3
 

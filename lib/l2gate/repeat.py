@@ -29,6 +29,7 @@ _PHASES = {
     "l1": "QEMU on L0 to the first SSH command in L1",
     "l2": "L1 starts an L2 (once for each test; the sum)",
     "injection": "one injection with its proof (median)",
+    "cases": "case tables (the sum)",
     "tests": "all vectors, all tests",
     "teardown": "L1 and L0 end",
     "total": "the whole job",

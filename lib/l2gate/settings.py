@@ -55,6 +55,12 @@ OPTIONS = (
         "contract to judge by; auto lets the kernel's capabilities decide",
         ("auto", "refuse", "payload"),
     ),
+    Option(
+        "path",
+        "all",
+        "way by which userspace makes the exceptions: only cases by that one are run and judged",
+        ("all", "vcpu-events", "sync-regs", "guest-debug", "mce", "gdbstub", "nmi"),
+    ),
     Option("l2", "tiny", "nested guest: flat code of ours, or Linux", ("tiny", "linux")),
     Option(
         "proof",
@@ -85,6 +91,7 @@ class Settings:
     kernel: str
     expect_kernel: str
     expect: str
+    path: str
     l2: str
     proof: str
     qemu: str

@@ -3,10 +3,23 @@ kernel that breaks it fails, for the reason named. Each test is one `l2gate run`
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from asking import ACCEPTED, AMD, CONTROL, EVERY, HUNDREDTH, INTEL, REFUSED, ZERO, l2gate
+from asking import (
+    ACCEPTED,
+    AMD,
+    CONTROL,
+    EVERY,
+    HUNDREDTH,
+    INTEL,
+    REFUSED,
+    ZERO,
+    Run,
+    l2gate,
+    l2gate_says,
+)
 
 #: The slow one first: the tests run side by side.
 HOSTS = (INTEL, AMD)
@@ -129,6 +142,95 @@ def test_a_broken_payload_is_caught(
     reasons = [c["reason"] for c in run.result["cases"] if c["verdict"] == "fail"
                and c["table"] == table]  # fmt: skip
     assert any(words in reason for reason in reasons)
+
+
+REASONS = "tests/injection/the_five_reasons.py"
+REASON = {
+    1: "TheFiveReasons.test_1_the_api_has_no_dr6_and_no_cr2",
+    2: "TheFiveReasons.test_2_dr7_gd_is_cleared_too_early",
+    3: "TheFiveReasons.test_3_page_fault_mask_and_match_are_ignored",
+    4: "TheFiveReasons.test_4_a_stale_vmexit_is_read_from_vmcs02",
+    5: "TheFiveReasons.test_5_a_stale_error_code_is_read_from_vmcs02",
+}
+
+
+def verdicts(run: Run) -> dict[str, str]:
+    return {test["name"]: test["verdict"] for test in run.result["tests"]}
+
+
+@pytest.mark.parametrize("kernel", ["debian:6.12", "debian:6.12+patched"])
+@on_each_host
+def test_the_five_reasons_are_no_more(host: str, kernel: str, tmp_path: Path) -> None:
+    run = l2gate(host, kernel, tmp_path, REASONS)
+    assert (run.code, run.result["verdict"]) == (0, "pass")
+    of_vmx = "pass" if host == INTEL else "skip"
+    assert verdicts(run) == {name: "pass" if n < 3 else of_vmx for n, name in REASON.items()}
+
+
+@on_each_host
+def test_before_the_commit_each_reason_shows(host: str, tmp_path: Path) -> None:
+    run = l2gate(host, f"{MUTANTS}/before-the-commit.patch", tmp_path, REASONS)
+    shown = {
+        1: ("cr2 seen 0x1234000", "dr6 seen 0xffff4ff0"),
+        2: ("gd seen clear, gd wanted set",),
+        3: ("who seen exit, who wanted nobody", "who seen handler, who wanted nobody"),
+        4: ("qual seen 0xe10040, qual wanted none",),
+        5: ("code seen 0x2, code wanted none",),
+    }
+    for number, words in shown.items():
+        if number < 3 or host == INTEL:
+            reasons = [case["reason"] for case in run.failing(REASON[number])]
+            assert all(any(word in reason for reason in reasons) for word in words)
+
+
+@pytest.mark.parametrize(
+    ("mutant", "host", "numbers", "words"),
+    [
+        ("payload-too-early", AMD, [1], "cr2 seen 0x1234000"),
+        ("gd-too-early", INTEL, [2], "gd seen clear, gd wanted set"),
+        ("pfec-ignored", INTEL, [3], "who seen handler, who wanted exit"),
+        # L1 gets a #PF's address and a #DB's cause in the exit qualification: that is reason 1.
+        ("stale-qualification", INTEL, [4, 1], "qual seen 0xe10040"),
+        ("stale-error-code", INTEL, [5], "code seen 0x2"),
+    ],
+)
+def test_a_reason_that_comes_back_is_caught(
+    mutant: str, host: str, numbers: list[int], words: str, tmp_path: Path
+) -> None:
+    run = l2gate(host, f"{STOCK_MUTANTS}/{mutant}.patch", tmp_path, REASONS)
+    assert (run.code, run.result["verdict"]) == (1, "fail")
+    assert any(words in case["reason"] for case in run.failing(REASON[numbers[0]]))
+    red = [n for n, name in REASON.items() if verdicts(run)[name] == "fail"]
+    assert red == sorted(numbers)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "path", "code"),
+    [
+        ("debian:6.12+patched", "sync-regs", 0),
+        ("debian:6.12+unpatched", "sync-regs", 1),
+        ("debian:6.12+patched", "guest-debug", 0),
+        ("debian:6.12+unpatched", "guest-debug", 0),  # the commit does not cover it
+        ("debian:6.12", "nmi", 0),
+    ],
+)
+def test_a_job_by_one_path_is_judged_by_it(
+    kernel: str, path: str, code: int, tmp_path: Path
+) -> None:
+    run = l2gate(AMD, kernel, tmp_path, "--path", path)
+    assert run.code == code
+    assert {case["path"] for case in run.result["cases"]} == {path}
+    assert {entry["name"] for entry in run.result["paths"] if entry["chosen"]} == {path}
+
+
+@pytest.mark.parametrize("kernel", ["debian:6.12", "debian:6.12+patched", "debian:6.12+unpatched"])
+def test_the_source_tells_what_the_kernel_says(kernel: str) -> None:
+    asked = ("contract", "--json", "--host", AMD, "--kernel", kernel)
+    read, booted = (json.loads(l2gate_says(*asked, *more).stdout) for more in ((), ("--boot",)))
+    assert (read["booted"], booted["booted"]) == ("nothing", "L0, without L1")
+    assert read["capability"] == booted["capability"]
+    assert read["contract"] == booted["contract"]
+    assert bool(read["check"]) == bool(booted["check"]) == kernel.endswith("+patched")
 
 
 def test_stock_is_an_honest_skip(tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ EXITED = case("c 14 0x6 0x5000 L2 none exit given same payload")
 
 def seen(format_: str = "vmx", **given: Any) -> Seen:
     raw: dict[str, Any] = {
-        "errno": None, "guest_mode": True, "changed": [], "returned": NOTHING, "hits": [],
-        "dr7": "0x400", "back": True, **given,
+        "errno": None, "nested_state": True, "guest_mode": True, "cr3": "0x4000", "changed": [],
+        "returned": NOTHING, "hits": [], "dr7": "0x400", "back": True, **given,
     }  # fmt: skip
     return Seen(raw, format_)
 
@@ -90,6 +90,12 @@ def test_without_proof_of_the_level_it_is_inconclusive(level: str) -> None:
     assert judgement.verdict is Verdict.INCONCLUSIVE
 
 
+def test_without_nested_state_the_marks_prove_the_level() -> None:
+    one = seen(**hit(), nested_state=False)
+    assert judge_case(HANDLED, one)[0].verdict is Verdict.PASS
+    assert one.how.startswith("CR3 0x4000")
+
+
 def test_a_known_deviation_passes_and_is_told() -> None:
     known = case("c 6 nobody~exit", "name vector => who")
     raw = vmexit(interruption_info="0x80000306")
@@ -115,3 +121,41 @@ def test_a_refusal_must_change_nothing() -> None:
 )  # fmt: skip
 def test_dr6_after_a_debug_exception(payload: int, dr6: int) -> None:
     assert dr6_after(payload) == dr6
+
+
+def test_a_register_is_the_vcpu_s_where_nobody_got_anything() -> None:
+    kept = case("c 14 EINVAL same", "name vector => errno cr2")
+    raw = {"errno": "EINVAL", "who": "nobody"}
+    assert judge_case(kept, seen(**raw, cr2="0xc2c2c000"))[0].verdict is Verdict.PASS
+    judgement, _ = judge_case(kept, seen(**raw, cr2="0x5000"))
+    assert judgement.reason == "cr2 seen 0x5000, cr2 wanted 0xc2c2c000 (same)"
+
+
+def test_the_columns_are_judged_from_left_to_right() -> None:
+    raw = {**hit(), "dr7": "0x400"}
+    for columns, cells, first in (("errno who", "EINVAL nobody", "errno"),
+                                  ("who errno", "nobody EINVAL", "who")):  # fmt: skip
+        judgement, _ = judge_case(case(f"c 14 {cells}", f"name vector => {columns}"), seen(**raw))
+        assert judgement.reason.startswith(f"{first} seen")
+
+
+PAST = {"interruption_info": "0x80000b0e", "error_code": "0x2", "qualification": "0x40005000"}
+
+
+@pytest.mark.parametrize(
+    ("earlier", "code", "verdict"),
+    [
+        (PAST, "0x6", Verdict.PASS),
+        (PAST, "0x2", Verdict.INCONCLUSIVE),
+        ({**PAST, "qualification": "0x5000"}, "0x6", Verdict.INCONCLUSIVE),
+        ({**PAST, "interruption_info": "0x0"}, "0x6", Verdict.INCONCLUSIVE),
+        ({}, "0x6", Verdict.INCONCLUSIVE),
+    ],
+)
+def test_something_stale_must_be_there_to_be_told_apart(
+    earlier: dict[str, str], code: str, verdict: Verdict
+) -> None:
+    columns = "name vector code payload earlier => who code qual"
+    one = case(f"c 14 {code} 0x5000 yes exit given payload", columns)
+    judgement, _ = judge_case(one, seen(**vmexit(error_code=code), earlier=earlier))
+    assert judgement.verdict is verdict

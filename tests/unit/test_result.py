@@ -20,8 +20,8 @@ def case(
     vector: int = 13,
 ) -> Event:
     data = {"test": TEST, "vector": vector, "error_code": 0, "injected": injected, "repeat": 1,
-            "active_level": level, "expected_errno": expected, "verdict": verdict, "reason": "r",
-            "seconds": 0.1}  # fmt: skip
+            "active_level": level, "expected_errno": expected, "seen_errno": expected,
+            "verdict": verdict, "reason": "r", "seconds": 0.1}  # fmt: skip
     return Event("L0", "case", "c", data=data)
 
 

@@ -63,6 +63,8 @@ def test_conditions_choose_the_rows() -> None:
     ):
         case = row(f"c {cell} 3 -", "columns name where vector => who")
         assert [g for g in (VMX, SVM, old) if case.holds(g)] == grounds
+    case = row("c sync-regs 3 -", "columns name path vector => who")
+    assert case.holds(VMX) and not case.holds(Ground("vmx", True, True, sync_events=False))
     assert not row("c 6.1+ 3 -", "columns name era vector => who").holds(old)
 
 
@@ -87,6 +89,28 @@ def test_a_broken_row_is_told_by_file_and_line(line: str, words: str) -> None:
         parse("t", f"contract payload\ncolumns name vector => who\n{line}\n", "cases/t.txt")
     assert f"cases/t.txt:3: {words}" in str(caught.value)
     assert caught.value.exit_code == 4
+
+
+def test_a_table_may_speak_of_both_contracts() -> None:
+    columns = "columns name vector => who"
+    text = f"contract refuse\n{columns}\na 1 nobody\ncontract payload\n{columns}\nb 1 exit\n"
+    table = parse("t", text)
+    assert [[case.name for case in table.under(c)] for c in ("refuse", "payload")] == [["a"], ["b"]]
+
+
+def test_a_contract_begins_anew() -> None:
+    text = "contract refuse\ngiven cap=on\ncolumns name vector => who\ncontract payload\na 1 exit\n"
+    with pytest.raises(CaseTableError, match="t:5: a row before any columns"):
+        parse("t", text)
+
+
+def test_a_row_keeps_its_cells_with_the_lists_put_in() -> None:
+    row_ = parse("t", TABLE).rows[0]
+    assert (row_.given, row_.cells) == (
+        ("cap=on", "flag=1"),
+        ("a", "1,3-4", "no,yes", "none", "handler"),
+    )
+    assert len(row_.cases) == 6
 
 
 def test_a_table_that_does_not_exist() -> None:

@@ -16,6 +16,7 @@ DR6_BEFORE = 0xFFFF0FF2
 _DR7_GD = 1 << 13
 _SOFT = (3, 4)
 _NMI = 2
+_PF = 14
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,14 @@ class Seen:
         return bool(self.raw["guest_mode"])
 
     @property
+    def how(self) -> str:
+        """By what it is known whether L2 was on the vCPU."""
+        if not self.raw["nested_state"]:
+            return f"CR3 {self.raw['cr3']} (the kernel has no KVM_GET_NESTED_STATE)"
+        says = "says" if self.guest_mode else "denies"
+        return f"KVM_GET_NESTED_STATE ({self.format.upper()}) {says} guest mode"
+
+    @property
     def changed(self) -> list[str]:
         return list(self.raw["changed"])
 
@@ -57,9 +66,19 @@ class Seen:
         return found
 
     @property
+    def earlier(self) -> dict[str, Any]:
+        """L1's log of the VM-exit before the injection."""
+        found: dict[str, Any] = self.raw.get("earlier", {})
+        return found
+
+    @property
     def place(self) -> dict[str, Any]:
         """What the receiver found: its record of the exception, or of the VM-exit."""
         return self.exit or (self.hits[0] if self.hits else {})
+
+    def register(self, name: str) -> str:
+        """CR2 or DR6 as the receiver finds it; as the vCPU holds it if nobody got anything."""
+        return str(self.place.get(name, "none") if self.place else self.raw.get(name, "none"))
 
     @property
     def returned(self) -> str:
@@ -92,12 +111,11 @@ def judge_case(case: Case, seen: Seen) -> tuple[Judgement, list[str]]:
     Without proof that the case's level was active it is inconclusive, never a pass.
     """
     if seen.guest_mode != (case.active == "L2"):
-        says = "says" if seen.guest_mode else "does not say"
-        reason = f"{case.active} was not active: KVM_GET_NESTED_STATE {says} guest mode"
-        return Judgement(Verdict.INCONCLUSIVE, reason), []
+        return Judgement(Verdict.INCONCLUSIVE, f"{case.active} was not active: {seen.how}"), []
     deviations: list[str] = []
-    for column in (column for column in _ORDER if column in case.expected):
-        expected = case.expected[column]
+    if unproven := _without_its_past(case, seen):
+        return Judgement(Verdict.INCONCLUSIVE, unproven), []
+    for column, expected in case.expected.items():
         value, right = SEEN[column](case, seen), _wanted(case, column, expected.right, seen)
         if value == right:
             continue
@@ -111,8 +129,18 @@ def judge_case(case: Case, seen: Seen) -> tuple[Judgement, list[str]]:
     return Judgement(Verdict.PASS, f"{_summary(seen)}{tail}"), deviations
 
 
-#: errno first: what follows from a wrong one need not be told.
-_ORDER = ("errno", "unchanged", "returned", "who", "exit", "code", "cr2", "dr6", "qual", "gd")
+def _without_its_past(case: Case, seen: Seen) -> str | None:
+    """Why nothing stale could have been seen, or None: L2's own #PF must have exited to L1, with
+    another error code and exit qualification than the case's."""
+    if case.words.get("earlier") != "yes":
+        return None
+    past = seen.earlier
+    if int(past.get("interruption_info", "0"), 16) & 0xFF != _PF:
+        return "L2's #PF did not exit to L1 before"
+    told = (_number(past["error_code"]), _number(past["qualification"]))
+    if told[0] == hex(case.code or 0) or told[1] == hex(case.payload or 0):
+        return f"the case's error code or payload is that of the VM-exit before, {told}"
+    return None
 
 
 def _number(text: str) -> str:
@@ -149,8 +177,8 @@ SEEN: dict[str, Callable[[Case, Seen], str]] = {
     "who": _who,
     "exit": _exit,
     "code": lambda _, seen: _number(seen.code),
-    "cr2": lambda _, seen: _number(seen.place.get("cr2", "none")),
-    "dr6": lambda _, seen: _number(seen.place.get("dr6", "none")),
+    "cr2": lambda _, seen: _number(seen.register("cr2")),
+    "dr6": lambda _, seen: _number(seen.register("dr6")),
     "qual": lambda _, seen: _number(seen.qualification) if seen.exit else "none",
     "gd": _gd,
 }

@@ -2,7 +2,7 @@
 
 A line of a table is empty, a comment (`#`), one of four directives, or a row:
 
-    contract  payload                  the contract that it belongs to
+    contract  payload                  the contract that the rows below belong to
     let       FAULTS 0,5-7             a list with a name; $FAULTS stands for it
     given     cap=on flag=1            words that hold for the rows below; replaces earlier ones
     columns   name vector => who code  what the cells of the rows below are
@@ -20,14 +20,16 @@ A list (`0,3,5-7`, `no,yes`) in such a cell stands for one case of each: the cas
 cross of its lists. `code=arch` is an error code for the vectors that have one (SDM volume 3, table
 6-1) and none for the others; `code=wrong` is the other way round.
 
-Right of `=>` is what must be seen; `-` is not judged:
+Right of `=>` is what must be seen, judged from left to right; `-` is not judged:
 
     errno      none, EINVAL, EBUSY
     who        handler (of the level that is active), exit (L1 gets a VM-exit), vmfail (L1's
                VMLAUNCH fails), entry-fails (KVM_EXIT_FAIL_ENTRY), shutdown, nobody, not-run
     code       what the receiver finds as error code: none, given (VMX: its low 16 bits), a number
-    cr2, dr6   what the receiver finds there: same, payload, a number
-    qual       VMX: the exit qualification. SVM: EXITINFO2, which means something for #PF alone
+    cr2, dr6   what the receiver finds there, or the vCPU holds if nobody gets it: same, payload, a
+               number
+    qual       VMX: the exit qualification. SVM: EXITINFO2, which means something for #PF alone.
+               none: there is no exit
     gd         DR7.GD when the receiver is reached: set or clear
     returned   KVM_GET_VCPU_EVENTS right afterwards: nothing, injected, pending, pending+payload
     unchanged  whether the vCPU's state is as before the ioctl: yes or no
@@ -56,10 +58,12 @@ ERROR_CODES = {8: 0, 10: 0x18, 11: 0x18, 12: 0x18, 13: 0x18, 14: 0x6, 17: 0}
 
 #: What userspace hands to KVM: by these words a case finds its control, the same with L1 active.
 SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "payload", "flag",
-        "flags", "triple")  # fmt: skip
+        "flags", "triple", "cr2", "dr6")  # fmt: skip
 
-_WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "first",
-          "first_injected", "first_path", "get_set", "set_regs", "run"}  # fmt: skip
+_WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "earlier",
+          "first", "first_injected", "first_path", "get_set", "set_regs", "run"}  # fmt: skip
+#: `none` is the contract of tables that promise nothing.
+CONTRACTS = ("payload", "refuse")
 _CONDITIONS = {"where": ("any", "vmx", "svm", "soft"), "era": ("any", "6.1+", "before-6.1")}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "errno": ("none", "EINVAL", "EBUSY"),
@@ -72,7 +76,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "code": ("none", "given"),
     "cr2": ("same", "payload"),
     "dr6": ("same", "payload"),
-    "qual": ("same", "payload"),
+    "qual": ("none", "same", "payload"),
 }
 _NUMBERS = {"code", "cr2", "dr6", "qual"}
 
@@ -89,12 +93,14 @@ class Expected:
 class Ground:
     """What the rows' conditions are about: the host's CPU and the kernel under test.
 
-    ``format`` is vmx or svm; ``modern`` says whether the kernel has KVM_CAP_X86_TRIPLE_FAULT_EVENT.
+    ``format`` is vmx or svm; ``modern`` says whether the kernel has KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+    ``sync_events`` whether it has KVM_SYNC_X86_EVENTS (4.17 and later).
     """
 
     format: str
     soft_exceptions: bool
     modern: bool
+    sync_events: bool = True
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ class Case:
     """One case of a table: what is asked of the helper, and what must be seen."""
 
     table: str
+    contract: str
     line: int
     name: str
     where: str
@@ -117,6 +124,10 @@ class Case:
     @property
     def vector(self) -> int:
         return int(self.words.get("vector", "0"), 0)
+
+    @property
+    def path(self) -> str:
+        return self.words.get("path", "vcpu-events")
 
     @property
     def code(self) -> int | None:
@@ -138,6 +149,8 @@ class Case:
 
     def holds(self, ground: Ground) -> bool:
         """Whether the row is about such a host and kernel."""
+        if self.words.get("path") == "sync-regs" and not ground.sync_events:
+            return False
         soft = ("soft",) if ground.soft_exceptions else ()
         era = "6.1+" if ground.modern else "before-6.1"
         return self.where in ("any", ground.format, *soft) and self.era in ("any", era)
@@ -148,12 +161,30 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Row:
+    """A row as it is written, its $LISTS put in, and the cases that it stands for."""
+
+    given: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[str, ...]
+    cases: tuple[Case, ...]
+
+
+@dataclass(frozen=True)
 class Table:
-    """A file of cases."""
+    """A file of cases; ``header`` is the comment at its top."""
 
     name: str
-    contract: str
-    cases: tuple[Case, ...]
+    header: str
+    rows: tuple[Row, ...]
+
+    @property
+    def cases(self) -> tuple[Case, ...]:
+        return tuple(case for row in self.rows for case in row.cases)
+
+    def under(self, contract: str) -> tuple[Case, ...]:
+        """The cases that belong to that contract."""
+        return tuple(case for case in self.cases if case.contract == contract)
 
 
 @dataclass
@@ -174,16 +205,16 @@ class _Reader:
         return CaseTableError(f"{place}: {why}", "l2gate/contract/table.py says how it is read")
 
     def read(self, text: str) -> Table:
-        cases: list[Case] = []
+        rows: list[Row] = []
         for self.number, line in enumerate(text.splitlines(), 1):
             cells = line.partition("#")[0].split()
-            if cells:
-                cases.extend(self._line(cells))
+            if cells and (row := self._line(cells)):
+                rows.append(row)
         if not self.contract:
             raise self.broken("the table says no contract")
-        return Table(self.name, self.contract, tuple(cases))
+        return Table(self.name, _header(text), tuple(rows))
 
-    def _line(self, cells: list[str]) -> Iterator[Case]:
+    def _line(self, cells: list[str]) -> Row | None:
         directive = {
             "contract": self._contract,
             "let": self._let,
@@ -193,12 +224,13 @@ class _Reader:
         if directive is None:
             return self._row(cells)
         directive(cells[1:])
-        return iter(())
+        return None
 
     def _contract(self, cells: list[str]) -> None:
-        if cells not in (["payload"], ["refuse"], ["none"]):
+        if len(cells) != 1 or cells[0] not in (*CONTRACTS, "none"):
             raise self.broken("contract is payload, refuse or none")
         self.contract = cells[0]
+        self.given, self.asked = {}, ()
 
     def _let(self, cells: list[str]) -> None:
         if len(cells) != 2:
@@ -225,7 +257,9 @@ class _Reader:
             if column not in _CHOICES:
                 raise self.broken(f"nothing is expected of {column}")
 
-    def _row(self, cells: list[str]) -> Iterator[Case]:
+    def _row(self, cells: list[str]) -> Row:
+        if not self.contract:
+            raise self.broken("a row before any contract")
         if not self.asked:
             raise self.broken("a row before any columns")
         if len(cells) != len(self.asked) + len(self.wanted):
@@ -238,9 +272,14 @@ class _Reader:
         conditions = {key: self._condition(key, asked.pop(key, "any")) for key in _CONDITIONS}
         expected = {key: self._expected(key, cell) for key, cell in wanted.items() if cell != "-"}
         words = {**self.given, **{k: v for k, v in asked.items() if v != "-"}}
-        for one in self._cross(words):
-            yield Case(self.name, self.number, name, words=one, expected=expected, seen=seen,
-                       **conditions)  # fmt: skip
+        cases = tuple(
+            Case(self.name, self.contract, self.number, name, words=one, expected=expected,
+                 seen=seen, **conditions)
+            for one in self._cross(words)
+        )  # fmt: skip
+        given = tuple(f"{word}={self._plain(value)}" for word, value in self.given.items())
+        plain = tuple(self._plain(cell) for cell in cells)
+        return Row(given, (*self.asked, "=>", *self.wanted), plain, cases)
 
     def _condition(self, column: str, cell: str) -> str:
         if cell not in _CONDITIONS[column]:
@@ -265,10 +304,7 @@ class _Reader:
             yield one
 
     def _list(self, word: str, value: str) -> list[str]:
-        if value.startswith("$"):
-            if value[1:] not in self.lists:
-                raise self.broken(f"there is no list {value}")
-            value = self.lists[value[1:]]
+        value = self._plain(value)
         found: list[str] = []
         for part in value.split(","):
             first, dash, last = part.partition("-")
@@ -282,6 +318,14 @@ class _Reader:
                 found.append(part)
         return found
 
+    def _plain(self, value: str) -> str:
+        """A cell with its list put in."""
+        if not value.startswith("$"):
+            return value
+        if value[1:] not in self.lists:
+            raise self.broken(f"there is no list {value}")
+        return self.lists[value[1:]]
+
     def _code(self, kind: str, words: Mapping[str, str]) -> str:
         if "vector" not in words:
             raise self.broken(f"code={kind} needs a vector")
@@ -289,6 +333,12 @@ class _Reader:
         if kind == "wrong":
             return "none" if code is not None else "0x18"
         return "none" if code is None else f"{code:#x}"
+
+
+def _header(text: str) -> str:
+    """The comment at the top of a table, without its marks."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+    return "\n".join(line[1:].removeprefix(" ") for line in lines)
 
 
 def _is_number(text: str) -> bool:
@@ -310,3 +360,8 @@ def load(name: str, folder: Path = FOLDER) -> Table:
     if not path.exists():
         raise CaseTableError(f"there is no case table {name}", f"tables are in {folder}")
     return parse(name, path.read_text(), str(path))
+
+
+def all_tables() -> tuple[Table, ...]:
+    """All of l2gate's own tables, by name. Raises CaseTableError."""
+    return tuple(load(path.stem) for path in sorted(FOLDER.glob("*.txt")))

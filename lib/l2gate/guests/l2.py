@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
-from l2gate.deadline import Budget
-from l2gate.errors import BenchError, HelperError
+from l2gate.deadline import Budget, Deadline
+from l2gate.errors import BenchError, DeadlineExpired, HelperError
 from l2gate.guests.marks import NO_MARKS, Marks
 from l2gate.images import userland
 from l2gate.wires.connection import Connection, Remote
@@ -48,6 +48,12 @@ class L2Guest(ABC):
     def close(self) -> None: ...
 
 
+def _state(answer: dict[str, Any]) -> L2State:
+    alive = bool(answer["alive"] and answer["advanced"])
+    why = "" if alive else f"heartbeat stands at {answer['heartbeat']}: {answer['last_exit']}"
+    return L2State(alive, answer["heartbeat"], tuple(answer["hits"]), why)
+
+
 class TinyL2(L2Guest):
     """The helper's flat guest (lib/helper/l2.c): an IDT that records what hits it."""
 
@@ -65,14 +71,25 @@ class TinyL2(L2Guest):
         )
 
     def advance(self) -> L2State:
-        answer = self._ask("wait 1000")
-        hits = tuple(answer["hits"])
-        alive = bool(answer["alive"] and answer["advanced"])
-        why = "" if alive else f"heartbeat stands at {answer['heartbeat']}: {answer['last_exit']}"
-        return L2State(alive, answer["heartbeat"], hits, why)
+        return _state(self._ask("wait 1000"))
 
     def clear(self) -> None:
         self._ask("clear")
+
+    def trap(self, beats: int = 1000) -> None:
+        """Let it execute an INT3 of its own after ``beats`` heartbeats."""
+        self._remote.send(f"trap {beats}")
+
+    def expect_beats(self, beats: int) -> None:
+        """Ask for its state after so many beats, to be read by `seen`."""
+        self._remote.send(f"wait {beats}")
+
+    def seen(self, patience: float) -> L2State | None:
+        """The state asked for, or None if it has not come within ``patience`` seconds."""
+        try:
+            return _state(self._remote.read_object(Deadline("L2 has beaten on", patience)))
+        except DeadlineExpired:
+            return None
 
     def close(self) -> None:
         self._remote.close()

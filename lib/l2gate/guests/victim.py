@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from l2gate.deadline import Budget
+from l2gate.deadline import Budget, Deadline
+from l2gate.errors import DeadlineExpired
 from l2gate.guests.marks import Marks
 from l2gate.wires.connection import Connection
 
@@ -19,6 +20,13 @@ class Delivered:
 
     signal: str
     vector: int
+
+
+def _last(answer: dict[str, Any]) -> Delivered | None:
+    if not answer["signals"]:
+        return None
+    last = answer["signals"][-1]
+    return Delivered(last["name"], last["trapno"])
 
 
 class Victim:
@@ -42,6 +50,8 @@ class Victim:
         except BaseException:
             self._remote.close()
             raise
+        #: Where its INT3 is, and an address in its code at which nothing is ever executed.
+        self.int3, self.spare = int(ready["int3"], 16), int(ready["spare"], 16)
         self.marks = Marks(
             None, *(int(ready[name], 16) for name in ("r15", "rip_first", "rip_last"))
         )
@@ -49,16 +59,27 @@ class Victim:
     def wait_signal(self) -> Delivered | None:
         """The last signal once there is at least one since `clear`, or None if none came."""
         deadline = self._budget.deadline("the process in L1 takes a signal", _ANSWER_SECONDS)
-        answer = self._remote.ask("waitsignal 1", deadline)
-        if not answer["signals"]:
+        return _last(self._remote.ask("waitsignal 1", deadline))
+
+    def expect_signal(self) -> None:
+        """Ask for its next signal, to be read by `seen`."""
+        self._remote.send("waitsignal 1")
+
+    def seen(self, patience: float) -> Delivered | None:
+        """The signal asked for, or None if nothing has come within ``patience`` seconds."""
+        try:
+            return _last(self._remote.read_object(Deadline("the process goes on", patience)))
+        except DeadlineExpired:
             return None
-        last = answer["signals"][-1]
-        return Delivered(last["name"], last["trapno"])
 
     def advance(self) -> None:
         """Come back when it has made progress."""
         deadline = self._budget.deadline("the process in L1 goes on", _ANSWER_SECONDS)
         self._remote.ask("wait 1000", deadline)
+
+    def trap(self) -> None:
+        """Let it execute an INT3 of its own, soon."""
+        self._remote.send("trap 1000")
 
     def clear(self) -> None:
         self._remote.ask("clear", self._budget.deadline("the process in L1", _ANSWER_SECONDS))

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from l2gate.contract.judge import Judgement
+from l2gate.contract.paths import ALL
 from l2gate.contract.received import Seen, judge_case
-from l2gate.contract.table import Case, Ground, load
+from l2gate.contract.table import Case, Ground, Table, load
 from l2gate.deadline import Deadline
-from l2gate.errors import BenchError, NotAboutThis
+from l2gate.errors import BenchError, NotHere
 from l2gate.events import Event
 from l2gate.injection.evidence import Evidence
 from l2gate.injection.vectors import label
@@ -19,6 +20,9 @@ from l2gate.wires.switchboard import SharedConnection
 
 _START_SECONDS = 20
 _CASE_SECONDS = 0.05
+
+#: The bit of KVM_CAP_SYNC_REGS's value for struct kvm_vcpu_events (include/uapi: asm/kvm.h).
+_KVM_SYNC_X86_EVENTS = 1 << 2
 
 
 class OwnVm(Evidence):
@@ -30,20 +34,19 @@ class OwnVm(Evidence):
         self._l0 = SharedConnection(self.facts.wires, "L0")
 
     def conduct(self, name: str) -> None:
-        """Ask every case of that table, judge it and keep the evidence.
+        """Ask every case of that table under this kernel's contract, judge it, keep the evidence.
 
-        Raises CaseTableError for a table that cannot be read, HelperError if the helper breaks off,
-        NotAboutThis if no case is about this kernel and CPU.
+        Raises CaseTableError for a table that cannot be read, NotHere if none of its cases is about
+        this host, kernel or path, HelperError if the helper breaks off.
         """
         table = load(name)
-        if table.contract != self.facts.contract.name:
-            raise BenchError(f"the table {name} is about the {table.contract} contract")
+        cases = _on_path(table, self.facts.contract.name, self.facts.path)
         with self.timeline.step("L0", f"case table {name}", "cases"):
             start = time.monotonic()
-            ground, cases, answers = self._ask(table.cases)
-            if not cases:
-                raise NotAboutThis(f"no case of the table {name} is about this kernel and CPU")
+            ground, cases, answers = self._ask(cases)
             each = (time.monotonic() - start) / max(1, len(cases))
+        if not cases:
+            raise _about_another(table, ground)
         for case, answer in zip(cases, answers, strict=True):
             self._conclude(case, Seen(answer, ground.format), each)
 
@@ -67,10 +70,43 @@ class OwnVm(Evidence):
         self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
 
 
+def _on_path(table: Table, contract: str, path: str) -> list[Case]:
+    cases = table.under(contract)
+    if not cases:
+        raise BenchError(f"the table {table.name} says nothing of the {contract} contract")
+    chosen = [case for case in cases if path in (ALL, case.path)]
+    if not chosen:
+        there = ", ".join(dict.fromkeys(case.path for case in cases))
+        raise NotHere(
+            f"the table {table.name} has no case by {path}, only by {there}",
+            f"leave --path out, or ask for one of these: {there}",
+        )
+    return chosen
+
+
+def _about_another(table: Table, ground: Ground) -> NotHere:
+    wanted = ", ".join(sorted({case.where for case in table.cases} - {"any"}))
+    if not wanted:
+        eras = ", ".join(sorted({case.era for case in table.cases}))
+        return NotHere(
+            f"the table {table.name} is about kernels of the era {eras} alone", "use such a kernel"
+        )
+    return NotHere(
+        f"the table {table.name} is about {wanted.upper()} alone, this host has "
+        f"{ground.format.upper()}",
+        f"ask a host with {wanted.upper()}",
+    )
+
+
 def ground_of(head: dict[str, Any]) -> Ground:
     """What the helper's first line says of the host and its kernel."""
-    modern = head["caps"]["KVM_CAP_X86_TRIPLE_FAULT_EVENT"] > 0
-    return Ground(head["format"], head["soft_exceptions"], modern)
+    caps = head["caps"]
+    return Ground(
+        format=head["format"],
+        soft_exceptions=head["soft_exceptions"],
+        modern=caps["KVM_CAP_X86_TRIPLE_FAULT_EVENT"] > 0,
+        sync_events=bool(caps["KVM_CAP_SYNC_REGS"] & _KVM_SYNC_X86_EVENTS),
+    )
 
 
 def _answer(remote: Remote, deadline: Deadline, case: Case) -> dict[str, Any]:
@@ -86,7 +122,7 @@ def _data(case: Case, seen: Seen, judgement: Judgement) -> dict[str, Any]:
         "table": case.table,
         "line": case.line,
         "case": case.name,
-        "path": case.words.get("path", "vcpu-events"),
+        "path": case.path,
         "vector": case.vector,
         "error_code": case.code,
         "injected": case.words.get("injected", "0") == "1",
@@ -108,15 +144,15 @@ def _data(case: Case, seen: Seen, judgement: Judgement) -> dict[str, Any]:
 
 
 def _proof(seen: Seen) -> dict[str, Any]:
-    says = "says" if seen.guest_mode else "denies"
     return {
         "guest_mode": seen.guest_mode,
-        "how": f"KVM_GET_NESTED_STATE ({seen.format.upper()}) {says} guest mode",
+        "how": seen.how,
         "cr3": seen.raw["cr3"],
         "rip": seen.raw["rip"],
         "unchanged": not seen.changed,
         "changed": seen.changed,
         "returned": seen.raw["returned"],
+        "earlier": seen.earlier or None,
         "exit": seen.exit or None,
         "liveness": {"l1": seen.back, "l2": seen.back, "hits": seen.hits},
     }

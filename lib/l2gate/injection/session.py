@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from l2gate.console import Console
 from l2gate.contract.judge import Judgement, Liveness, Verdict, expected_errno, judge
 from l2gate.errors import BenchError, DeadlineExpired, L2gateError, NotProven
 from l2gate.events import Event
@@ -20,10 +22,13 @@ from l2gate.injection.mishap import kill_half_way
 from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
 from l2gate.injection.vectors import label
 from l2gate.qemu.qmp import Monitor
+from l2gate.qemu.restart import Restart, status
 from l2gate.wires.switchboard import SharedConnection
 
 _FREEZE_SECONDS = 20
 _QMP_SECONDS = 5
+#: States that a VM leaves only by a reset (QEMU: runstate_needs_reset).
+_STOPPED_FOR_GOOD = ("internal-error", "shutdown")
 
 
 class Frozen:
@@ -56,6 +61,8 @@ class Frozen:
 class Session(Evidence):
     """A test's connections to the bench, and its own L2. The vCPU is left running at its end."""
 
+    path = "vcpu-events"
+
     def _connect(self) -> None:
         facts, deadline = self.facts, self.budget.deadline("connecting to L0 and L1", 20)
         self._l0 = SharedConnection(facts.wires, "L0")
@@ -67,6 +74,10 @@ class Session(Evidence):
             self._l0, facts.helper, facts.qemu_pid, self.budget, by=facts.proof
         )
         self._stack.callback(self.injector.close)
+        if status(self.monitor, self.budget) in _STOPPED_FOR_GOOD:
+            with self.timeline.step("L1", "L1, which QEMU has stopped, starts anew", "restart"):
+                console = Console("L1", Path(facts.consoles["L1"]))
+                Restart(self.monitor, console, self.budget).now()
         with self.timeline.step("L2", f"L1 starts the {facts.l2} L2", "l2"):
             self.l2: L2Guest = start_l2(facts.l2, self._l1, facts.l1_helper, self.budget)
             self._stack.callback(self.l2.close)
@@ -109,6 +120,14 @@ class Session(Evidence):
         said = f"took {seen.signal} (vector {seen.vector})" if seen else "took no signal"
         reason = f"accepted, but the process in L1 {said} instead of {signal}"
         self.judgements.append((label(vector, None), Judgement(Verdict.FAIL, reason)))
+
+    def stop_in_l2(self) -> None:
+        """Stop the vCPU with L2 on it, to be let go by QMP. Raises NotProven."""
+        self._catch("L2", partial(_not_l2, marks=self.l2.marks), self.l2.advance)
+
+    def stop_in_l1(self, victim: Victim) -> None:
+        """Stop the vCPU with ``victim`` on it, to be let go by QMP. Raises NotProven."""
+        self._catch("L1", partial(_not_l1, marks=victim.marks), victim.advance)
 
     @contextmanager
     def freeze_l2(self) -> Iterator[Frozen]:

@@ -55,12 +55,31 @@ def _compiled_tree(root: Root, timeline: Timeline) -> Path:
             _lay_tree(root, folder)
             _compile(root, folder, folder)
 
-    return cache.make("kvm-tree", cache.digest(_RECIPE, root.suite.key, root.release), make)
+    return cache.make("kvm-tree", _tree_key(root), make)
+
+
+def _tree_key(root: Root) -> str:
+    return cache.digest(_RECIPE, root.suite.key, root.release)
+
+
+def source_tree(root: Root, timeline: Timeline) -> Path:
+    """A tree with KVM's unpatched source: the compiled one, or else just unpacked."""
+
+    def make(folder: Path) -> None:
+        with timeline.step("controller", f"unpacking KVM's source of {root.release} once"):
+            _unpack_kvm(root, folder)
+
+    key = _tree_key(root)
+    return cache.find("kvm-tree", key) or cache.make("kvm-source", key, make)
 
 
 def _lay_tree(root: Root, folder: Path) -> None:
     common = root.path / _common(root).lstrip("/")
     shutil.copytree(common, folder, symlinks=True, dirs_exist_ok=True)
+    _unpack_kvm(root, folder)
+
+
+def _unpack_kvm(root: Root, folder: Path) -> None:
     series = root.suite.series
     archive = f"/usr/src/linux-source-{series}.tar.xz"
     inside = [f"linux-source-{series}/{part}" for part in (*_KVM, "Makefile")]
@@ -91,7 +110,7 @@ def _build_variant(root: Root, tree: Path, patches: tuple[Patch, ...], target: P
         for part in _KVM:
             shutil.copytree(tree / part, work / part, symlinks=True)
         for patch in patches:
-            _apply(root, work, patch)
+            apply(root, work, patch)
         _compile(root, tree, work)
         for module in MODULES:
             built = work / "arch/x86/kvm" / module
@@ -102,7 +121,8 @@ def _build_variant(root: Root, tree: Path, patches: tuple[Patch, ...], target: P
             shutil.copy(built, target / module)
 
 
-def _apply(root: Root, work: Path, patch: Patch) -> None:
+def apply(root: Root, work: Path, patch: Patch) -> None:
+    """Apply a patch to the files in ``work``. Raises KernelSpecError with patch's own lines."""
     inside = "/mnt/.l2gate.patch"
     shutil.copy(patch.path, work / ".l2gate.patch")
     words = ["patch", "-p1", "--batch", "--forward", "--no-backup-if-mismatch", "-i", inside]

@@ -78,7 +78,7 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         )
         os.environ.update(options.to_environment(wanted))
         planned = [sentence(uri) for uri in _system_tests(job)]
-        data = {"subject": "job", "folder": str(logs), "tests": planned}
+        data = {"subject": "job", "folder": str(logs), "tests": planned, "path": wanted.path}
         timeline.record(Event("controller", "fact", "job", data=data))
         if os.environ.get(BENCH_VARIABLE):
             return  # another process has booted the bench and will end it: `l2gate soak`

@@ -10,7 +10,8 @@ from avocado import Test
 
 from l2gate.bench import BenchFacts
 from l2gate.contract.judge import Judgement, Verdict
-from l2gate.errors import L2gateError, MissingPrerequisite, NotAboutThis
+from l2gate.contract.paths import ALL
+from l2gate.errors import L2gateError, MissingPrerequisite, NotHere
 from l2gate.events import Event, timeline_from_environment
 from l2gate.injection.evidence import Evidence
 from l2gate.injection.session import Session, failure
@@ -22,11 +23,18 @@ E = TypeVar("E", bound=Evidence)
 _KERNELS = {"refuse": "debian:6.12+patched", "payload": "debian:6.12"}
 
 
+#: A test of what both contracts promise.
+EITHER = "either"
+
+
 def contract_test(
     contract: str,
     on: type[E] = Session,  # type: ignore[assignment]
+    path: str = "",
 ) -> Callable[[Callable[[Any, E], None]], Callable[[Any], None]]:
-    """A test that holds under one contract; under another it is skipped, with cause and mend.
+    """A test that holds under one contract, or `either`; under another it is skipped, with cause
+    and mend. So it is where another path than ``path`` is asked for, which is that of ``on`` unless
+    it is named here.
 
     The body gets a Session, or what ``on`` names. Everything is opened and closed here, in the
     test's own thread: Avocado runs tearDown in another one.
@@ -35,7 +43,7 @@ def contract_test(
     def decorate(body: Callable[[Any, E], None]) -> Callable[[Any], None]:
         @wraps(body)
         def test(self: SystemTest) -> None:
-            self.run_under(contract, on, body)
+            self.run_under(contract, on, body, path or on.path)
 
         test.contract = contract  # type: ignore[attr-defined]
         test.needs_l1 = on.needs_l1  # type: ignore[attr-defined]
@@ -50,8 +58,10 @@ class SystemTest(Test):  # type: ignore[misc]
     #: Seconds after which Avocado interrupts a test; each wait inside has a deadline of its own.
     timeout = 900
 
-    def run_under(self, contract: str, on: type[E], body: Callable[[Any, E], None]) -> None:
-        judgement = self._judge(contract, on, body)
+    def run_under(
+        self, contract: str, on: type[E], body: Callable[[Any, E], None], path: str = ""
+    ) -> None:
+        judgement = self._judge(contract, on, body, path)
         data = {
             "test": self.sentence,
             "verdict": judgement.verdict.value,
@@ -73,23 +83,24 @@ class SystemTest(Test):  # type: ignore[misc]
         """`RefusedWhileL2IsActive.test_every_exception`."""
         return f"{type(self).__name__}.{self._testMethodName}"
 
-    def _judge(self, contract: str, on: type[E], body: Callable[[Any, E], None]) -> Judgement:
+    def _judge(
+        self, contract: str, on: type[E], body: Callable[[Any, E], None], path: str
+    ) -> Judgement:
         session: E | None = None
         try:
             facts = BenchFacts.from_environment()
             end_with(facts.owner)
-            if facts.contract.name != contract:
-                return Judgement(
-                    Verdict.SKIP,
-                    f"the {facts.contract.name} contract holds here ({facts.contract.why}), this "
-                    f"test is about the {contract} contract; mend: use a kernel of that era "
-                    f"({_KERNELS[contract]}) or ask for it with expect={contract}",
-                )
+            if why := _not_here(facts, contract, path):
+                return Judgement(Verdict.SKIP, why)
             session = on(facts, self.sentence, timeline_from_environment())
             body(self, session)
             session.check_consoles()
             return session.verdict()
-        except (MissingPrerequisite, NotAboutThis) as error:
+        except NotHere as error:
+            if session and session.judgements:  # a table before it had cases
+                return session.verdict()
+            return Judgement(Verdict.SKIP, str(error))
+        except MissingPrerequisite as error:
             return Judgement(Verdict.SKIP, str(error))
         except L2gateError as error:
             return self._with_cause(session, error)
@@ -109,3 +120,19 @@ class SystemTest(Test):  # type: ignore[misc]
         except L2gateError as crash:
             return failure(crash)
         return failure(error)
+
+
+def _not_here(facts: BenchFacts, contract: str, path: str) -> str | None:
+    """Why a test about that contract and path is skipped, or None."""
+    if contract not in (EITHER, facts.contract.name):
+        return (
+            f"the {facts.contract.name} contract holds here ({facts.contract.why}), this test is "
+            f"about the {contract} contract; mend: use a kernel of that era "
+            f"({_KERNELS[contract]}) or ask for it with expect={contract}"
+        )
+    if path and facts.path not in (ALL, path):
+        return (
+            f"this test injects by {path}, asked for is path={facts.path}; mend: leave --path out, "
+            f"or --path {path}"
+        )
+    return None

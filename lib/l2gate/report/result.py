@@ -12,12 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from l2gate.contract import paths
 from l2gate.contract.judge import Verdict
 from l2gate.errors import UsageError
 from l2gate.events import Event
 from l2gate.injection.vectors import EXCEPTIONS
 
 SCHEMA_VERSION = 1
+
+_Case = dict[str, Any]
 
 #: Exit codes of `l2gate run`; 4 is for what cannot be meant.
 EXIT_CODES = {
@@ -62,8 +65,10 @@ class Result:
       hits). A case of a table (l2gate/contract/table.py) has also table, line, case (its name),
       asked (the helper's words), sent (those that went to KVM), expected (by column), who (got
       it), deviations (known ones that were seen), and in its proof returned (what
-      KVM_GET_VCPU_EVENTS said) and exit (L1's record of its VM-exit) instead of marker,
-      events_before, events_after, outcomes and l2_heartbeat.
+      KVM_GET_VCPU_EVENTS said), exit (L1's record of its VM-exit) and earlier (of the one before)
+      instead of marker, events_before, events_after, outcomes and l2_heartbeat.
+    - ``paths``: one entry per way of injecting (contract/paths.py): name, how, covered (by the
+      commit's check), chosen (by --path), cases (how many it had), l2_active, passing.
     - ``deliveries``: what became of an exception accepted while L1 was active: test, vector, wanted
       and seen signal (null: none).
     - ``logs``: the folder with consoles, timeline and test logs.
@@ -78,6 +83,7 @@ class Result:
     tests: list[TestResult]
     cases: list[dict[str, Any]]
     deliveries: list[dict[str, Any]] = field(default_factory=list)
+    paths: list[dict[str, Any]] = field(default_factory=list)
     mend: str = ""
     logs: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -121,6 +127,7 @@ def assemble(
         tests=tests,
         cases=cases,
         deliveries=[event.data for event in events if event.kind == "delivery"],
+        paths=paths.report(cases, _path(events)),
         logs=logs,
         settings=settings,
     )
@@ -137,37 +144,61 @@ def exit_code(result: Result, events: list[Event]) -> int:
 def nothing_proven(events: list[Event]) -> bool:
     """Whether nothing was proven with L2 active: such a job is not green."""
     cases = [event.data for event in events if event.kind == "case"]
-    return not (_proven_payload(cases) if _is_payload(events) else _proven(cases))
+    return not _counted(events, cases)[1]
+
+
+def _path(events: list[Event]) -> str:
+    """The way of injecting that was asked for."""
+    return str(fact(events, "job").get("path", paths.ALL))
+
+
+def _counted(events: list[Event], cases: list[_Case]) -> tuple[list[_Case], list[_Case]]:
+    """The cases that a green job rests on, and those of them that have their controls.
+
+    Under the refuse contract these are the refusals. A job limited to a path that the commit's
+    check does not cover has none: there it is that the exceptions go to whom they must.
+    """
+    if _is_payload(events):
+        return _accepted(cases), _proven_accepted(cases)
+    free = [] if _path(events) == paths.ALL else [c for c in cases if not paths.covered(c)]
+    return _refusals(cases) + _accepted(free), _proven(cases) + _proven_accepted(free)
 
 
 def _is_payload(events: list[Event]) -> bool:
     return bool(fact(events, "contract").get("name") == "payload")
 
 
-def _payload(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The passing cases of tables with L2 active in which KVM took what userspace sent."""
+def _accepted(cases: list[_Case]) -> list[_Case]:
+    """The passing cases with L2 active in which KVM took what userspace sent."""
     return [
         case
         for case in cases
-        if "table" in case
-        and case["active_level"] == "L2"
+        if case["active_level"] == "L2"
         and case["seen_errno"] is None
         and case["verdict"] == Verdict.PASS
+        and ("table" in case or case["injected"])
     ]
 
 
-def _proven_payload(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Those that have their control: the same struct, sent while L1 is active, was right too.
-    Without it a case would say nothing about L2."""
+def _proven_accepted(cases: list[_Case]) -> list[_Case]:
+    """Those that have their control: the same, sent while L1 is active, was right too. Without it
+    a case would say nothing about L2."""
     in_l1 = {
-        case["sent"]
+        _sent(case)
         for case in cases
-        if "table" in case and case["active_level"] == "L1" and case["verdict"] == Verdict.PASS
+        if case["active_level"] == "L1" and case["verdict"] == Verdict.PASS
     }
-    return [case for case in _payload(cases) if case["sent"] in in_l1]
+    return [case for case in _accepted(cases) if _sent(case) in in_l1]
 
 
-def _refusals(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _sent(case: _Case) -> tuple[object, ...]:
+    """What userspace sent, and on whose VM."""
+    if "table" in case:
+        return paths.HELPER, case["sent"]
+    return paths.QEMU, paths.path_of(case), case["vector"], case["error_code"], case["injected"]
+
+
+def _refusals(cases: list[_Case]) -> list[_Case]:
     """The passing refusals of exceptions while L2 is active: what the commit is about.
 
     What is no exception (vector 2, beyond 31) is refused whoever is active and proves nothing.
@@ -182,36 +213,41 @@ def _refusals(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _proven(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _proven(cases: list[_Case]) -> list[_Case]:
     """Those that have both controls: the same struct accepted while L1 is active, and injected=0
-    accepted while L2 is active. Without them a refusal would say nothing about L2."""
+    accepted while L2 is active, where userspace writes the struct itself. Without them a refusal
+    would say nothing about L2."""
     accepted = [c for c in cases if c["expected_errno"] is None and c["verdict"] == Verdict.PASS]
     in_l1 = {
-        (_vm(c), c["vector"], c["error_code"])
+        (*_way(c), c["vector"], c["error_code"])
         for c in accepted
         if c["active_level"] == "L1" and c["injected"]
     }
     without = {
-        (_vm(c), c["vector"]) for c in accepted if c["active_level"] == "L2" and not c["injected"]
+        (*_way(c), c["vector"]) for c in accepted if c["active_level"] == "L2" and not c["injected"]
     }
     return [
         case
         for case in _refusals(cases)
-        if (_vm(case), case["vector"], case["error_code"]) in in_l1
-        and (_vm(case), case["vector"]) in without
+        if (*_way(case), case["vector"], case["error_code"]) in in_l1
+        and ((*_way(case), case["vector"]) in without or paths.path_of(case) not in _OWN_STRUCT)
     ]
 
 
-def _vm(case: dict[str, Any]) -> str:
-    """On whose VM: a control on another one would not be the same struct on the same vCPU."""
-    return "helper" if "table" in case else "QEMU"
+#: Where userspace can leave `injected` out; QEMU never does.
+_OWN_STRUCT = ("vcpu-events", "sync-regs")
+
+
+def _way(case: _Case) -> tuple[str, str]:
+    """On whose VM and how: a control on another one would not be the same struct on that vCPU."""
+    return paths.vm_of(case), paths.path_of(case)
 
 
 def _overall(
     events: list[Event],
     avocado: dict[str, Any] | None,
     tests: list[TestResult],
-    cases: list[dict[str, Any]],
+    cases: list[_Case],
 ) -> tuple[Verdict, str, str]:
     """The worst of what was seen: (verdict, reason, mend)."""
     failed = [test for test in tests if test.verdict == Verdict.FAIL]
@@ -231,37 +267,60 @@ def _overall(
             if test.verdict == worst:
                 return worst, f"{test.name}: {test.reason}", ""
     if tests and all(test.verdict == Verdict.SKIP for test in tests):
-        return Verdict.SKIP, tests[0].reason, ""
-    if _is_payload(events):
-        return _overall_payload(cases)
-    proven, refused = len(_proven(cases)), len(_refusals(cases))
-    if not refused:
-        return Verdict.INCONCLUSIVE, "no refusal was proven while L2 was active", _RUN_ALL
-    if proven < refused:
-        return (
-            Verdict.INCONCLUSIVE,
-            f"{refused - proven} of {refused} refusals lack their control: the same struct "
-            "accepted while L1 is active, and injected=0 accepted while L2 is active",
-            _RUN_ALL,
-        )
-    return Verdict.PASS, f"{len(cases)} cases, {proven} proven refusals while L2 was active", ""
+        path = _path(events)
+        by = "" if path == paths.ALL else f"no test was asked by {path}: "
+        return Verdict.SKIP, f"{by}{tests[0].reason}", ""
+    return _proof(events, cases)
 
 
-def _overall_payload(cases: list[dict[str, Any]]) -> tuple[Verdict, str, str]:
-    """What green cases prove under the payload contract."""
-    proven, all_ = len(_proven_payload(cases)), len(_payload(cases))
-    if not all_:
-        return Verdict.INCONCLUSIVE, "no case of the payload contract had L2 active", _RUN_ALL
-    if proven < all_:
-        return (
-            Verdict.INCONCLUSIVE,
-            f"{all_ - proven} of {all_} cases with L2 active lack their control: the same struct "
-            "sent while L1 is active",
-            _RUN_ALL,
-        )
+@dataclass(frozen=True)
+class _Words:
+    """How a contract's proofs are spoken of."""
+
+    none: str
+    ones: str
+    control: str
+    proven: str
+
+
+_WORDS = {
+    "refuse": _Words(
+        "no refusal was proven while L2 was active",
+        "refusals",
+        "the same struct accepted while L1 is active, and injected=0 accepted while L2 is active",
+        "proven refusals while L2 was active",
+    ),
+    "payload": _Words(
+        "no case of the payload contract had L2 active",
+        "cases with L2 active",
+        "the same struct sent while L1 is active",
+        "proven while L2 was active",
+    ),
+    "free": _Words(
+        "no case had L2 active",
+        "cases with L2 active",
+        "the same sent while L1 is active",
+        "proven while L2 was active; the commit's check does not cover this path",
+    ),
+}
+
+
+def _proof(events: list[Event], cases: list[_Case]) -> tuple[Verdict, str, str]:
+    """What green cases prove."""
+    counted, proven = _counted(events, cases)
+    path = _path(events)
+    by = "" if path == paths.ALL else f" by {path}"
+    words = _WORDS["payload" if _is_payload(events) else "refuse"]
+    if not _is_payload(events) and by and not any(paths.covered(case) for case in cases):
+        words = _WORDS["free"]
+    if not counted:
+        return Verdict.INCONCLUSIVE, f"{words.none}{by and f', asked for was{by}'}", _RUN_ALL
+    if len(proven) < len(counted):
+        lacking = f"{len(counted) - len(proven)} of {len(counted)} {words.ones} lack their control"
+        return Verdict.INCONCLUSIVE, f"{lacking}: {words.control}", _RUN_ALL
     known = sum(bool(case.get("deviations")) for case in cases)
     tail = f", {known} with a known deviation" if known else ""
-    return Verdict.PASS, f"{len(cases)} cases, {proven} proven while L2 was active{tail}", ""
+    return Verdict.PASS, f"{len(cases)} cases{by}, {len(proven)} {words.proven}{tail}", ""
 
 
 def _tests(events: list[Event], avocado: dict[str, Any] | None) -> list[TestResult]:

@@ -94,6 +94,7 @@ def show(console: Console, result: Result) -> None:
         _show_tables(console, result)
     if result.verdict == Verdict.FAIL:
         _show_failures(console, result)
+    _show_paths(console, result)
     if result.contract:
         contract = result.contract
         console.print(
@@ -170,7 +171,7 @@ def _by_vector(result: Result) -> dict[int, list[dict[str, Any]]]:
     return grouped
 
 
-_TABLE_ROW = "{:<18} {:>6} {:>10} {:>11} {:>8} {:>7}  {}"
+_TABLE_ROW = "{:<26} {:>6} {:>10} {:>11} {:>8} {:>7}  {}"
 
 
 def _show_tables(console: Console, result: Result) -> None:
@@ -189,6 +190,25 @@ def _show_tables(console: Console, result: Result) -> None:
         known = Counter(f"{c['case']}: {text}" for c in cases for text in c["deviations"])
         counts = (len(cases), len(in_l2), who["L2-handler"], who["L1-exit"], who["nobody"])
         rows.append(_TABLE_ROW.format(table, *counts, "; ".join(known) or "none"))
+    for row in rows:
+        console.print(row, soft_wrap=True, markup=False)
+    console.print()
+
+
+_PATH_ROW = "{:<12} {:<52} {:<8} {:>6} {:>10} {:>8}"
+
+
+def _show_paths(console: Console, result: Result) -> None:
+    """One row per way of injecting: whether the commit's check covers it, and its cases."""
+    if not result.cases:
+        return
+    heads = ("path", "how", "covered", "cases", "L2 active", "passing")
+    rows = [_PATH_ROW.format(*heads)]
+    for path in result.paths:
+        if path["chosen"]:
+            counts = (path["cases"], path["l2_active"], path["passing"])
+            said = "yes" if path["covered"] else "no"
+            rows.append(_PATH_ROW.format(path["name"], path["how"], said, *counts))
     for row in rows:
         console.print(row, soft_wrap=True, markup=False)
     console.print()

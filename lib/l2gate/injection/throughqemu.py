@@ -1,0 +1,307 @@
+"""Exceptions that QEMU itself makes: a machine check by its monitor, a #BP that its gdb server
+hands back, an NMI by QMP. QEMU brings the first two to KVM by KVM_SET_VCPU_EVENTS."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from l2gate.console import Console
+from l2gate.contract.judge import Judgement, Verdict
+from l2gate.deadline import Deadline
+from l2gate.errors import BenchError, HelperError, L2gateError, MissingPrerequisite, NotProven
+from l2gate.events import Event
+from l2gate.guests.l2 import L2State, TinyL2
+from l2gate.guests.victim import Victim
+from l2gate.injection.request import VcpuState
+from l2gate.injection.session import Session
+from l2gate.injection.vectors import BREAKPOINT, NMI, label
+from l2gate.qemu.gdb import Gdb
+from l2gate.qemu.restart import Restart, status
+
+MACHINE_CHECK = 18
+#: CPU 0, bank 9, an uncorrected memory error that software may take its time for: VAL, UC, EN,
+#: MISCV, ADDRV, S; MCG_STATUS: MCIP, RIPV, LMCE_S (SDM volume 3, 16.9.3.1).
+_MCE = "mce 0 9 0xbd000000000000c0 0xd 0x62000000 0x8c"
+#: What L1's Linux says when a machine check is its end (arch/x86/kernel/cpu/mce/core.c).
+_MCE_WORDS = re.compile(r"Machine check|\[Hardware Error\]|machine check", re.IGNORECASE)
+_SETTLE_SECONDS = 20
+_BEATS = 20_000
+#: What QEMU says of an ioctl that was refused with EINVAL (strerror(3)).
+_EINVAL = "Invalid argument"
+#: INT3s of an L2 that may be lost before one arrives: there are fewer pages than that to map.
+_MOST_LOST = 12
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of it: who had it, what QEMU's VM does, and whether L2 goes on."""
+
+    status: str
+    l1: str = ""
+    l2: L2State | None = None
+    stopped_at: VcpuState | None = None
+    #: QEMU's own words, if it has said anything.
+    words: str = ""
+
+    @property
+    def hits(self) -> tuple[dict[str, Any], ...]:
+        return self.l2.hits if self.l2 else ()
+
+
+class ThroughQemu(Session):
+    """A session in which QEMU is made to inject. What ends or stops L1 is followed by its restart,
+    by this session if something is to follow in it, else by the next one."""
+
+    def _connect(self) -> None:
+        if self.facts.l2 != "tiny":
+            raise MissingPrerequisite("a Linux L2 does not tell what it is hit by", "use l2=tiny")
+        super()._connect()
+        self._console = Console("L1", Path(self.facts.consoles["L1"]))
+        self._began = time.monotonic()
+
+    @property
+    def _tiny(self) -> TinyL2:
+        assert isinstance(self.l2, TinyL2)
+        return self.l2
+
+    # --- the three ways ---------------------------------------------------------------------------
+
+    def machine_check(self, level: str) -> None:
+        """HMP `mce` while ``level`` is active."""
+        said = len(self._console.text())
+        restart = Restart(self.monitor, self._console, self.budget)
+        before = self._count("MCE")
+        with self._stopped_in(level) as state:
+            self._tiny.expect_beats(_BEATS)
+            words = self._human(_MCE)
+            if words.strip():
+                raise BenchError(f"QEMU makes no machine check: {words.strip()}")
+        fate = self._watch(said)
+        if not fate.l1 and fate.status == "running" and self._count("MCE") > before:
+            fate = Fate(fate.status, "its count of MCEs has grown", fate.l2)
+        self._conclude_fate("mce", MACHINE_CHECK, level, state, fate, wants_l1=True)
+        self._after(fate, restart)
+
+    def breakpoint_nobody_owns(self) -> None:
+        """An INT3 of a process in L1, then one of L2, while QEMU's gdb server has a breakpoint
+        elsewhere. Raises MissingPrerequisite where the CPU does not leave a guest for an INT3."""
+        victim, said = self.victim(), len(self._console.text())
+        self._l2_takes_its_own_int3()
+        deadline = self.budget.deadline("QEMU's gdb server", 60)
+        with self._gdb(deadline) as gdb:
+            try:
+                with self._stopped_in("L1", victim) as state:
+                    gdb.plant(victim.spare, deadline)
+                self._leaves_for_an_int3(gdb, victim, deadline)
+                fate = self._sigtrap(victim)
+                self._conclude_fate("gdbstub", BREAKPOINT, "L1", state, fate, wants_l1=False)
+                with self._stopped_in("L2", victim) as state:
+                    pass
+                self._tiny.trap(_BEATS)
+                self._tiny.expect_beats(2 * _BEATS)
+                fate = self._watch(said)
+                self._conclude_fate("gdbstub", BREAKPOINT, "L2", state, fate, wants_l1=False)
+            finally:
+                self._let_go(gdb, victim, deadline)
+
+    def nmi(self, level: str) -> None:
+        """QMP inject-nmi: L1's, whoever is active; never refused (KVM_NMI)."""
+        before = self._count("NMI")
+        with self._stopped_in(level) as state:
+            self._tiny.expect_beats(_BEATS)
+            deadline = self.budget.deadline("QMP inject-nmi", 5)
+            self.monitor.execute("inject-nmi", deadline)
+        fate = self._watch(len(self._console.text()))
+        if self._count("NMI") > before:
+            fate = Fate(fate.status, "its count of NMIs has grown", fate.l2)
+        self._conclude_fate("nmi", NMI, level, state, fate, wants_l1=True)
+
+    # --- what becomes of it -----------------------------------------------------------------------
+
+    def _l2_takes_its_own_int3(self) -> None:
+        """The control: without gdb it is L2's alone. On QEMU TCG the first ones are lost, one for
+        each page that their delivery finds unmapped."""
+        for _ in range(_MOST_LOST):
+            self._tiny.trap(_BEATS)
+            self._tiny.expect_beats(2 * _BEATS)
+            if _hit(BREAKPOINT, self._watch(len(self._console.text()))):
+                self.l2.clear()
+                return
+        raise NotProven("an INT3 of L2 does not reach its own handler", "see L0's console")
+
+    def _leaves_for_an_int3(self, gdb: Gdb, victim: Victim, deadline: Deadline) -> None:
+        """A breakpoint that QEMU does own must stop the VM; the INT3 is still to come then."""
+        with self._stopped_in("L1", victim):
+            gdb.plant(victim.int3, deadline)
+        victim.clear()
+        victim.trap()
+        victim.expect_signal()
+        settle = self.budget.deadline("an INT3 that QEMU owns", 5)
+        while status(self.monitor, self.budget) != "debug":
+            if victim.seen(0.1) or settle.expired:
+                raise MissingPrerequisite(
+                    "this CPU does not leave a guest for an INT3 that is intercepted (QEMU TCG "
+                    "does not), so QEMU's gdb server never has one to hand back",
+                    "use emulated-intel or hardware",
+                )
+        gdb.remove(victim.int3, deadline)
+        self._qmp("cont")
+
+    def _sigtrap(self, victim: Victim) -> Fate:
+        seen = victim.seen(self.budget.deadline("a signal", 15).seconds)
+        got = f"a process took {seen.signal}" if seen and seen.vector == BREAKPOINT else ""
+        return Fate(status(self.monitor, self.budget), got, self.l2.advance())
+
+    @contextmanager
+    def _gdb(self, deadline: Deadline) -> Iterator[Gdb]:
+        """QEMU's gdb server with us as its client, and the VM going on."""
+        path = f"{self.facts.monitor}-gdb"
+        self._human(f"gdbserver unix:{path},server=on,wait=off")
+        try:
+            self._qmp("stop")
+            with Gdb(self._l0, self.facts.helper, path, deadline) as gdb:
+                self._qmp("cont")
+                yield gdb
+        finally:
+            with suppress(L2gateError):
+                self._human("gdbserver none")
+
+    def _let_go(self, gdb: Gdb, victim: Victim, deadline: Deadline) -> None:
+        """No breakpoint is left behind: it is taken out where it was put in, in the process."""
+        if status(self.monitor, self.budget) == "running":
+            with self._stopped_in("L1", victim):
+                gdb.detach(deadline)
+        else:
+            gdb.detach(deadline)
+
+    def _watch(self, said: int) -> Fate:
+        """Until the VM has stopped, L1 has died of it, or L2 has gone on."""
+        deadline = self.budget.deadline("what QEMU injected shows", _SETTLE_SECONDS)
+        while True:
+            now = status(self.monitor, self.budget)
+            if now not in ("running", "paused", "debug"):
+                return Fate(now, stopped_at=self.injector.state(), words=self._qemu_words())
+            words = self._console.text()[said:]
+            if "Kernel panic" in words and (line := _MCE_WORDS.search(words)):
+                return Fate(now, f"its kernel panicked of it ({line.group()})")
+            try:
+                if state := self._tiny.seen(0.3):
+                    return Fate(now, l2=state)
+            except HelperError as error:  # L1 may end it for what it was hit by
+                return Fate(now, l2=L2State(False, 0, (), str(error)))
+            if deadline.expired:
+                return Fate(now)
+
+    def _qemu_words(self) -> str:
+        """The last that QEMU has said on its stderr, which is kept beside L1's console."""
+        log = self._console.log.with_name("l1-qemu.log")
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return " / ".join(line for line in lines if _EINVAL in line)[-300:]
+
+    @contextmanager
+    def _stopped_in(self, level: str, victim: Victim | None = None) -> Iterator[VcpuState]:
+        """The vCPU stopped with ``level`` on it; at the end it goes on."""
+        if level == "L1":
+            self.stop_in_l1(victim or self.victim())
+        else:
+            self.stop_in_l2()
+        try:
+            yield self.injector.state()
+        finally:
+            self._qmp("cont")
+
+    def _after(self, fate: Fate, restart: Restart | None) -> None:
+        """L1 is up for whoever comes next; one that QEMU has stopped is started by the next."""
+        if fate.status != "running":
+            return
+        if "panicked" in fate.l1 and restart:
+            restart.wait()
+        elif restart:
+            restart.close()
+
+    def _count(self, name: str) -> int:
+        """A row of L1's /proc/interrupts."""
+        deadline = self.budget.deadline("L1's /proc/interrupts", 15)
+        words = self._l1.run(["grep", f"{name}:", "/proc/interrupts"], deadline, check=False)
+        return sum(int(word) for word in words.stdout.split()[1:] if word.isdigit())
+
+    def _human(self, line: str) -> str:
+        return self.monitor.human(line, self.budget.deadline(f"HMP {line.split()[0]}", 10))
+
+    # --- judging ----------------------------------------------------------------------------------
+
+    def _conclude_fate(
+        self, path: str, vector: int, level: str, before: VcpuState, fate: Fate, *, wants_l1: bool
+    ) -> None:
+        refused = self.facts.contract.name == "refuse" and level == "L2" and vector != NMI
+        judgement = _refused(vector, fate) if refused else _received(vector, level, fate, wants_l1)
+        name = f"{path} {label(vector, None)}"
+        self.judgements.append((name, judgement))
+        who = "L1" if fate.l1 else "L2" if _hit(vector, fate) else "nobody"
+        data = {
+            "test": self.test, "path": path, "vector": vector, "error_code": None,
+            "injected": True, "repeat": 1, "active_level": level,
+            "expected_errno": "EINVAL" if refused and fate.stopped_at else None,
+            "seen_errno": "EINVAL" if _EINVAL in fate.words else None,
+            "who": who, "qemu": fate.status, "qemu_says": fate.words,
+            "verdict": judgement.verdict.value, "reason": judgement.reason,
+            "seconds": round(time.monotonic() - self._began, 3), "proof": self._shown(before, fate),
+        }  # fmt: skip
+        self._began = time.monotonic()
+        self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
+
+    def _shown(self, before: VcpuState, fate: Fate) -> dict[str, Any]:
+        says = "says" if before.guest_mode else "denies"
+        at = fate.stopped_at
+        return {
+            "guest_mode": before.guest_mode,
+            "how": f"KVM_GET_NESTED_STATE ({before.nested_format}) {says} guest mode",
+            "cr3": f"{before.cr3:#x}", "rip": f"{before.rip:#x}", "marker": f"{before.r15:#x}",
+            "unchanged": at is None or not at.in_flight, "changed": [],
+            "events_after": at.events if at else None,
+            "liveness": {"l1": fate.status == "running", "l2": bool(fate.l2 and fate.l2.alive),
+                         "hits": list(fate.hits)},
+        }  # fmt: skip
+
+
+def _hit(vector: int, fate: Fate) -> bool:
+    return any(hit["vector"] == vector for hit in fate.hits)
+
+
+def _refused(vector: int, fate: Fate) -> Judgement:
+    """KVM must refuse what QEMU brings: it reaches neither L1 nor L2, whatever QEMU does then."""
+    if _hit(vector, fate):
+        return Judgement(Verdict.FAIL, "accepted while L2 is active: L2 had it as its own")
+    if fate.l1:
+        return Judgement(Verdict.FAIL, f"accepted while L2 is active: L1 had it: {fate.l1}")
+    if fate.stopped_at:
+        if in_flight := fate.stopped_at.in_flight:
+            return Judgement(Verdict.FAIL, f"QEMU has stopped, yet an {in_flight} is on its way")
+        says = f", saying {fate.words!r}" if fate.words else ""
+        return Judgement(
+            Verdict.PASS, f"refused: QEMU stopped the VM ({fate.status}){says}; nobody had it"
+        )
+    if fate.l2 is None or not fate.l2.alive:
+        return Judgement(Verdict.PASS, "refused: nobody had it, and QEMU tries again and again")
+    return Judgement(Verdict.PASS, "nobody had it: QEMU has gone on in silence, it is lost")
+
+
+def _received(vector: int, level: str, fate: Fate, wants_l1: bool) -> Judgement:
+    """It must go to L1, or to L2 if that is whose it is."""
+    to_l1 = wants_l1 or level == "L1"
+    if to_l1 and fate.l1 and not _hit(vector, fate):
+        return Judgement(Verdict.PASS, f"L1 had it: {fate.l1}")
+    if not to_l1 and _hit(vector, fate):
+        return Judgement(Verdict.PASS, "L2 had it, whose it is")
+    got = "L1" if fate.l1 else "L2" if _hit(vector, fate) else "nobody"
+    return Judgement(Verdict.FAIL, f"{got} had it (VM {fate.status}), wanted: {_wanted(to_l1)}")
+
+
+def _wanted(to_l1: bool) -> str:
+    return "L1" if to_l1 else "L2"
