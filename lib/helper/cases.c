@@ -27,11 +27,11 @@
  *   earlier=yes|no      VMX: before, L2 has a #PF of its own that exits to L1 (a write to
  *                       OWN_FAULT_ADDRESS), and L1 resumes it [no]
  *   first=none|N        an exception of that vector is made pending before, by KVM_SET_VCPU_EVENTS
+ *   first_injected=0|1  that exception is injected already, not pending [0]
+ *   first_path=         how that exception is made: vcpu-events or guest-debug [vcpu-events]
  *   cr2=none|N dr6=none|N
  *                       if it was accepted, userspace sets that register as well, by KVM_SET_SREGS
  *                       and KVM_SET_DEBUGREGS: an exception without payload leaves it to that [none]
- *   first_injected=0|1  that exception is injected already, not pending [0]
- *   first_path=         how that exception is made: vcpu-events or guest-debug [vcpu-events]
  *   get_set=yes|no      afterwards KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS of what it said [no]
  *   set_regs=yes|no     afterwards KVM_SET_REGS of what KVM_GET_REGS says [no]
  *   run=yes|no          let the vCPU run on; `no` takes back what was injected before it runs [yes]
@@ -89,8 +89,8 @@ static const struct {
 	WORD(cap), WORD(triple_cap), WORD(active), WORD(path), WORD(vector), WORD(injected),
 	WORD(pending), WORD(code), WORD(payload), WORD(flag), WORD(flags), WORD(triple),
 	WORD(intercept), WORD(pfec_mask), WORD(pfec_match), WORD(dr7), WORD(l2_dr7), WORD(earlier),
-	WORD(first), WORD(first_injected), WORD(first_path), WORD(cr2), WORD(dr6),
-	WORD(get_set), WORD(set_regs), WORD(run),
+	WORD(first), WORD(first_injected), WORD(first_path), WORD(cr2), WORD(dr6), WORD(get_set),
+	WORD(set_regs), WORD(run),
 };
 
 static const struct {

@@ -62,8 +62,8 @@ SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "p
 
 _WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "earlier",
           "first", "first_injected", "first_path", "get_set", "set_regs", "run"}  # fmt: skip
-#: `none`: the rows are observed, no kernel is judged by them.
-CONTRACTS = ("payload", "refuse", "none")
+#: `none` is the contract of tables that promise nothing.
+CONTRACTS = ("payload", "refuse")
 _CONDITIONS = {"where": ("any", "vmx", "svm", "soft"), "era": ("any", "6.1+", "before-6.1")}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "errno": ("none", "EINVAL", "EBUSY"),
@@ -227,7 +227,7 @@ class _Reader:
         return None
 
     def _contract(self, cells: list[str]) -> None:
-        if len(cells) != 1 or cells[0] not in CONTRACTS:
+        if len(cells) != 1 or cells[0] not in (*CONTRACTS, "none"):
             raise self.broken("contract is payload, refuse or none")
         self.contract = cells[0]
         self.given, self.asked = {}, ()

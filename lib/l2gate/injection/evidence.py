@@ -14,11 +14,11 @@ from l2gate.events import Timeline
 class Evidence:
     """A test's hold on the bench. Close it at the test's end."""
 
+    #: Whether it can do nothing on a bench that has a host and no L1.
+    needs_l1: ClassVar[bool] = True
     #: The way of injecting that a test on it is about, unless the test names another; empty: its
     #: cases have each their own.
     path: ClassVar[str] = ""
-    #: Whether it can do nothing on a bench that has a host and no L1.
-    needs_l1: ClassVar[bool] = True
 
     def __init__(self, facts: BenchFacts, test: str, timeline: Timeline) -> None:
         self.facts, self.test, self.timeline = facts, test, timeline

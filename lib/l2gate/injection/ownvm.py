@@ -86,6 +86,11 @@ def _on_path(table: Table, contract: str, path: str) -> list[Case]:
 
 def _about_another(table: Table, ground: Ground) -> NotHere:
     wanted = ", ".join(sorted({case.where for case in table.cases} - {"any"}))
+    if not wanted:
+        eras = ", ".join(sorted({case.era for case in table.cases}))
+        return NotHere(
+            f"the table {table.name} is about kernels of the era {eras} alone", "use such a kernel"
+        )
     return NotHere(
         f"the table {table.name} is about {wanted.upper()} alone, this host has "
         f"{ground.format.upper()}",

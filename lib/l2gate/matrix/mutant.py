@@ -4,8 +4,8 @@
     On top of: +unpatched                    (or `the stock kernel`)
     Caught by: Class.test_name, on SVM (the words that a failing case's reason must have)
 
-`, on SVM` or `, on VMX` is left out where either host will do. What keeps the promise has no
-`Caught by`: all tests must pass.
+What comes after an empty line is for the reader. `, on SVM` or `, on VMX` is left out where either
+host will do. What keeps the promise has no `Caught by`: all tests must pass.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Mutant:
 
 def read(path: Path) -> Mutant:
     """The mutant in a patch file. Raises KernelSpecError where its header does not say enough."""
-    header = " ".join(Patch(path).header.split())
+    header = " ".join(Patch(path).header.partition("\n\n")[0].split())
     base = _after(path, header, "On top of: ", ("Caught by:",))
     if base not in ("+unpatched", "the stock kernel"):
         raise KernelSpecError(f"{path}: on top of {base!r}?", "+unpatched, or the stock kernel")

@@ -155,6 +155,8 @@ _FILES = {
     "RefusedAlways": "refused_always",
     "RefusedWhateverL1Intercepts": "refused_whatever_l1_intercepts",
     "RefusedWhileL2IsActive": "refused_while_l2_active",
+    "TheFiveReasons": "the_five_reasons",
+    "ThroughQemuItself": "through_qemu",
 }
 
 
