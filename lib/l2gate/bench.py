@@ -10,18 +10,19 @@ from typing import Any
 
 from l2gate.console import Console
 from l2gate.contract.contracts import Contract, decide
-from l2gate.deadline import Budget, Deadline
+from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, L2gateError, MissingPrerequisite
 from l2gate.events import Event, Timeline
 from l2gate.hosts import kinds
 from l2gate.hosts.emulated.machine import HELPER
 from l2gate.hosts.host import Host, Place
 from l2gate.hosts.lab.prerequisites import kernel_matches
+from l2gate.hosts.probe import probe
 from l2gate.images import build, roots
 from l2gate.kernels.kernel import KernelUnderTest
 from l2gate.qemu.l1vm import L1Vm
 from l2gate.settings import Settings
-from l2gate.wires.connection import Connection, checked
+from l2gate.wires.connection import Connection
 from l2gate.wires.returning import Returning
 from l2gate.wires.ssh import Endpoint, SshConnection
 from l2gate.wires.switchboard import Switchboard
@@ -286,59 +287,49 @@ class Bench:
             return self._l1
 
     def _judge_kernel(self, host: Host) -> Contract:
-        probe = _probe(host.connection, host.helper, "L0", host.budget)
-        nested = probe["parameters"].get("nested", "")
-        self._soft_exceptions = probe["parameters"].get("nrips", "Y") not in ("N", "0")
-        if probe["kvm_module"] is None or nested not in ("Y", "1"):
+        found = probe(host.connection, host.helper, "L0", host.budget)
+        nested = found["parameters"].get("nested", "")
+        self._soft_exceptions = found["parameters"].get("nrips", "Y") not in ("N", "0")
+        if found["kvm_module"] is None or nested not in ("Y", "1"):
             raise BenchError(
-                f"L0 has no nested KVM: module {probe['kvm_module']}, nested={nested or 'absent'}, "
-                f"/dev/kvm: {probe['dev_kvm_error'] or 'there'}",
+                f"L0 has no nested KVM: module {found['kvm_module']}, nested={nested or 'absent'}, "
+                f"/dev/kvm: {found['dev_kvm_error'] or 'there'}",
                 "the kernel needs kvm_intel or kvm_amd with nested=1; see L0's console",
             )
         wanted = self.settings.expect_kernel
-        if not kernel_matches(probe["release"], wanted):
-            raise BenchError(f"L0 runs {probe['release']}, not {wanted}", "boot the kernel meant")
-        self._describe(host, probe, nested)
+        if not kernel_matches(found["release"], wanted):
+            raise BenchError(f"L0 runs {found['release']}, not {wanted}", "boot the kernel meant")
+        self._describe(host, found, nested)
         contract = decide(
-            self.settings.expect, int(probe["caps"].get("KVM_CAP_EXCEPTION_PAYLOAD", 0))
+            self.settings.expect, int(found["caps"].get("KVM_CAP_EXCEPTION_PAYLOAD", 0))
         )
         self._fact("contract", **contract.to_json())
         return contract
 
-    def _describe(self, host: Host, probe: dict[str, Any], nested: str) -> None:
+    def _describe(self, host: Host, found: dict[str, Any], nested: str) -> None:
         self._fact("host", spec=host.spec, emulator=host.emulator, nested=nested,
-                   virtualization="VMX" if probe["flags"]["vmx"] else "SVM",
-                   **{key: probe.get(key) for key in _TOLD_OF_L0})  # fmt: skip
+                   virtualization="VMX" if found["flags"]["vmx"] else "SVM",
+                   **{key: found.get(key) for key in _TOLD_OF_L0})  # fmt: skip
         if not self.kind.emulated:
-            self._fact("kernel", spec="running", release=probe["release"],
-                       description=probe["version"],
+            self._fact("kernel", spec="running", release=found["release"],
+                       description=found["version"],
                        )  # fmt: skip
 
     def _equip_l1(self, host: Host, endpoint: Endpoint, helper: Path) -> SshConnection:
         deadline = host.budget.deadline("L1 lets SSH in and takes the helper", 20)
         l1 = SshConnection.to_level(endpoint, deadline, via=host.connection)
         l1.put(helper, HELPER, deadline, mode="700")
-        probe = _probe(l1, HELPER, "L1", host.budget)
-        if probe["dev_kvm_error"]:
+        found = probe(l1, HELPER, "L1", host.budget)
+        if found["dev_kvm_error"]:
             raise BenchError(
-                f"L1 has no KVM ({probe['dev_kvm_error']}): L0's nested KVM offers it no "
-                f"{'svm' if probe['cpu_vendor'] == 'AuthenticAMD' else 'vmx'}",
+                f"L1 has no KVM ({found['dev_kvm_error']}): L0's nested KVM offers it no "
+                f"{'svm' if found['cpu_vendor'] == 'AuthenticAMD' else 'vmx'}",
                 "see L1's console",
             )
         return l1
 
     def _fact(self, subject: str, /, **data: Any) -> None:
         self.timeline.record(Event("L0", "fact", subject, data={"subject": subject, **data}))
-
-
-def _probe(connection: Connection, helper: str, level: str, budget: Budget) -> dict[str, Any]:
-    done = connection.run([helper, "probe"], budget.deadline(f"probing {level}", 10), check=False)
-    try:
-        return checked(level, "helper probe", json.loads(done.stdout))
-    except ValueError:
-        raise BenchError(
-            f"{level}: the helper's probe said {done.stdout!r} {done.stderr!r}"
-        ) from None
 
 
 def consoles(facts: BenchFacts) -> list[Console]:

@@ -7,7 +7,6 @@ kernel of the user's own, L0 is booted, without L1, and asked.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -23,15 +22,15 @@ from l2gate.contract.explain import Expectation, Known
 from l2gate.errors import MissingPrerequisite
 from l2gate.events import Timeline
 from l2gate.hosts import kinds
-from l2gate.hosts.host import Host, Place
+from l2gate.hosts.host import Place
 from l2gate.hosts.kinds import Kind
 from l2gate.hosts.lab.access import open_lab
+from l2gate.hosts.probe import probe
 from l2gate.images import build, helper
 from l2gate.kernels import source
 from l2gate.kernels import spec as kernel_spec
 from l2gate.scratch import Scratch
 from l2gate.settings import Settings
-from l2gate.wires.connection import checked
 
 _PAYLOAD = "KVM_CAP_EXCEPTION_PAYLOAD"
 _TRIPLE_FAULT = "KVM_CAP_X86_TRIPLE_FAULT_EVENT"
@@ -148,11 +147,11 @@ def _by_boot(kind: Kind, settings: Settings, text: str, timeline: Timeline) -> _
         try:
             with timeline.step("L0", f"{kind.name} boots {text}, without L1", "host"):
                 host.boot()
-            probe = _probe(host)
+            answer = probe(host.connection, host.helper, "L0", host.budget)
         finally:
             host.close()
     where = f"KVM_CHECK_EXTENSION, asked of it as L0 on {kind.name}"
-    return _by_probe(probe, text, where, "L0, without L1")
+    return _by_probe(answer, text, where, "L0, without L1")
 
 
 def _of_lab(kind: Kind, settings: Settings) -> _Seen:
@@ -177,12 +176,6 @@ def _by_probe(probe: Mapping[str, Any], kernel: str, where: str, booted: str) ->
     nrips = probe["parameters"].get("nrips", "Y") not in ("N", "0")
     known = Known(format_, nrips, int(caps.get(_TRIPLE_FAULT, 0)) > 0)
     return _Seen(kernel, int(caps[_PAYLOAD]), where, booted, known)
-
-
-def _probe(host: Host) -> dict[str, Any]:
-    deadline = host.budget.deadline("probing L0", 10)
-    done = host.connection.run([host.helper, "probe"], deadline)
-    return checked("L0", "helper probe", json.loads(done.stdout))
 
 
 # --- printing -------------------------------------------------------------------------------------

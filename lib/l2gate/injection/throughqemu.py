@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ class ThroughQemu(Session):
                 raise BenchError(f"QEMU makes no machine check: {words.strip()}")
         fate = self._watch(said)
         if not fate.l1 and fate.status == "running" and self._count("MCE") > before:
-            fate = Fate(fate.status, "its count of MCEs has grown", fate.l2)
+            fate = replace(fate, l1="its count of MCEs has grown")
         self._conclude_fate("mce", MACHINE_CHECK, level, state, fate, wants_l1=True)
         self._after(fate, restart)
 
@@ -119,7 +119,7 @@ class ThroughQemu(Session):
             self.monitor.execute("inject-nmi", deadline)
         fate = self._watch(len(self._console.text()))
         if self._count("NMI") > before:
-            fate = Fate(fate.status, "its count of NMIs has grown", fate.l2)
+            fate = replace(fate, l1="its count of NMIs has grown")
         self._conclude_fate("nmi", NMI, level, state, fate, wants_l1=True)
 
     # --- what becomes of it -----------------------------------------------------------------------
@@ -216,13 +216,13 @@ class ThroughQemu(Session):
         finally:
             self._qmp("cont")
 
-    def _after(self, fate: Fate, restart: Restart | None) -> None:
+    def _after(self, fate: Fate, restart: Restart) -> None:
         """L1 is up for whoever comes next; one that QEMU has stopped is started by the next."""
         if fate.status != "running":
             return
-        if "panicked" in fate.l1 and restart:
+        if "panicked" in fate.l1:
             restart.wait()
-        elif restart:
+        else:
             restart.close()
 
     def _count(self, name: str) -> int:
@@ -300,8 +300,6 @@ def _received(vector: int, level: str, fate: Fate, wants_l1: bool) -> Judgement:
     if not to_l1 and _hit(vector, fate):
         return Judgement(Verdict.PASS, "L2 had it, whose it is")
     got = "L1" if fate.l1 else "L2" if _hit(vector, fate) else "nobody"
-    return Judgement(Verdict.FAIL, f"{got} had it (VM {fate.status}), wanted: {_wanted(to_l1)}")
-
-
-def _wanted(to_l1: bool) -> str:
-    return "L1" if to_l1 else "L2"
+    return Judgement(
+        Verdict.FAIL, f"{got} had it (VM {fate.status}), wanted: {'L1' if to_l1 else 'L2'}"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from functools import cache
 
 from l2gate.errors import KernelSpecError
 from l2gate.job import TESTS
@@ -21,6 +22,7 @@ class KnownTest:
     needs_l1: bool
 
 
+@cache
 def known_tests() -> dict[str, KnownTest]:
     """By sentence, `Class.test_name`."""
     found = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import hashlib
-import json
 import socket
 import time
 import uuid
@@ -17,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from l2gate.deadline import Budget, Deadline
-from l2gate.errors import HelperError, MissingPrerequisite
+from l2gate.errors import MissingPrerequisite
 from l2gate.hosts.lab import qemuprogram
 from l2gate.hosts.lab.keeper import Keeper
 from l2gate.hosts.lab.modules import SCRIPT, ModuleScript
 from l2gate.hosts.lab.prerequisites import Survey
+from l2gate.hosts.probe import probe
 from l2gate.hosts.standing import config_of
 from l2gate.settings import Settings
 from l2gate.wires import sshname
-from l2gate.wires.connection import Connection, checked
+from l2gate.wires.connection import Connection
 from l2gate.wires.here import LocalConnection
 
 #: The one folder that l2gate has on a lab host: persistent, root's alone, and not `noexec`.
@@ -66,15 +66,8 @@ class Lab:
 
     def probe(self) -> dict[str, Any]:
         """What the helper's `probe` says. Raises HelperError."""
-        deadline = self.budget.deadline("probing L0", 10)
-        done = self.connection.run([self.helper, "probe"], deadline, check=False)
-        try:
-            return checked("L0", "helper probe", json.loads(done.stdout))
-        except ValueError:
-            words = (done.stderr or done.stdout).strip() or f"ended with {done.status}"
-            raise HelperError(
-                f"L0: the helper does not run: {words}", f"is {ROOM} mounted noexec?"
-            ) from None
+        mend = f"is {ROOM} mounted noexec?"
+        return probe(self.connection, self.helper, "L0", self.budget, mend)
 
     def survey(self, settings: Settings) -> Survey:
         """All that `host_checks` looks at."""
