@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from l2gate.console import Console
+from l2gate.contract import choice
 from l2gate.contract.contracts import Contract, decide
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, L2gateError, MissingPrerequisite
@@ -53,9 +54,10 @@ _TOLD_OF_L0 = (
 def preflight(settings: Settings) -> None:
     """Refuse what cannot work before anything boots or builds.
 
-    Raises UsageError for an unknown host or kernel spec, MissingPrerequisite for what a make
-    target brings.
+    Raises UsageError for an unknown host, kernel spec or word of a case, MissingPrerequisite for
+    what a make target brings.
     """
+    choice.parse(settings.case)
     kind = kinds.find(settings.host)
     kind.refuse_nonsense(settings)
     kind.check(settings)
@@ -82,6 +84,8 @@ class BenchFacts:
     proof: str
     #: The way of injecting that was asked for, or `all`.
     path: str
+    #: The words of the cases that were asked for; empty: all.
+    case: str
     #: Process id of the job that owns the bench.
     owner: int
     #: Whether KVM can deliver #BP and #OF onto any instruction. On SVM without NRIPS it can do so
@@ -262,6 +266,7 @@ class Bench:
             l2=self.settings.l2,
             proof=self.settings.proof,
             path=self.settings.path,
+            case=self.settings.case,
             owner=os.getpid(),
             soft_exceptions=self._soft_exceptions,
         )

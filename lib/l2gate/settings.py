@@ -61,6 +61,11 @@ OPTIONS = (
         "way by which userspace makes the exceptions: only cases by that one are run and judged",
         ("all", "vcpu-events", "sync-regs", "guest-debug", "mce", "gdbstub", "nmi"),
     ),
+    Option(
+        "case",
+        "",
+        "only cases with all these words, as 'table=errnos line=40 vector=3', and their controls",
+    ),
     Option("l2", "tiny", "nested guest: flat code of ours, or Linux", ("tiny", "linux")),
     Option(
         "proof",
@@ -92,6 +97,7 @@ class Settings:
     expect_kernel: str
     expect: str
     path: str
+    case: str
     l2: str
     proof: str
     qemu: str

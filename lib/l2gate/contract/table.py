@@ -60,8 +60,9 @@ ERROR_CODES = {8: 0, 10: 0x18, 11: 0x18, 12: 0x18, 13: 0x18, 14: 0x6, 17: 0}
 SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "payload", "flag",
         "flags", "triple", "cr2", "dr6")  # fmt: skip
 
-_WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "earlier",
-          "first", "first_injected", "first_path", "get_set", "set_regs", "run"}  # fmt: skip
+#: All words for the helper.
+WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "earlier",
+         "first", "first_injected", "first_path", "get_set", "set_regs", "run"}  # fmt: skip
 #: `none` is the contract of tables that promise nothing.
 CONTRACTS = ("payload", "refuse")
 _CONDITIONS = {"where": ("any", "vmx", "svm", "soft"), "era": ("any", "6.1+", "before-6.1")}
@@ -240,7 +241,7 @@ class _Reader:
     def _given(self, cells: list[str]) -> None:
         pairs = [cell.partition("=") for cell in cells]
         for word, equals, value in pairs:
-            if not equals or not value or word not in _WORDS:
+            if not equals or not value or word not in WORDS:
                 raise self.broken(f"given takes WORD=VALUE, not {word}{equals}{value}")
         self.given = {word: value for word, _, value in pairs}
 
@@ -250,7 +251,7 @@ class _Reader:
         cut = cells.index("=>")
         self.asked, self.wanted = tuple(cells[:cut]), tuple(cells[cut + 1 :])
         for column in self.asked:
-            known = column in _CONDITIONS or column in _WORDS or column in ("name", "seen")
+            known = column in _CONDITIONS or column in WORDS or column in ("name", "seen")
             if not known:
                 raise self.broken(f"no case has a word {column}")
         for column in self.wanted:

@@ -6,9 +6,18 @@ from contextlib import ExitStack
 from typing import ClassVar
 
 from l2gate.bench import BenchFacts, consoles
+from l2gate.contract.choice import Choice, parse
 from l2gate.contract.judge import Judgement, Verdict
 from l2gate.deadline import Budget
+from l2gate.errors import NotHere
 from l2gate.events import Timeline
+
+
+def none_chosen(who_has: str, choice: Choice) -> NotHere:
+    """What a test or a table without any chosen case says."""
+    return NotHere(
+        f"{who_has} no case with {choice.text}", "leave --case out, or some of its words"
+    )
 
 
 class Evidence:
@@ -23,6 +32,7 @@ class Evidence:
     def __init__(self, facts: BenchFacts, test: str, timeline: Timeline) -> None:
         self.facts, self.test, self.timeline = facts, test, timeline
         self.budget = Budget(facts.scale)
+        self.choice = parse(facts.case)
         self.judgements: list[tuple[str, Judgement]] = []
         self._stack = ExitStack()
         try:
@@ -46,7 +56,12 @@ class Evidence:
             console.check()
 
     def verdict(self) -> Judgement:
-        """The worst of the judgements so far, naming the first cases that share it."""
+        """The worst of the judgements so far, naming the first cases that share it.
+
+        Raises NotHere if none of the test's cases is among those that were asked for.
+        """
+        if not self.judgements and self.choice.words:
+            raise none_chosen(f"{self.test} has", self.choice)
         if not self.judgements:
             return Judgement(Verdict.INCONCLUSIVE, "no case was judged")
         for worst in (Verdict.FAIL, Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE):

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from l2gate.contract.choice import words_of_row
 from l2gate.contract.judge import Judgement
 from l2gate.contract.paths import ALL
 from l2gate.contract.received import Seen, judge_case
@@ -13,7 +14,7 @@ from l2gate.contract.table import Case, Ground, Table, load
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, NotHere
 from l2gate.events import Event
-from l2gate.injection.evidence import Evidence
+from l2gate.injection.evidence import Evidence, none_chosen
 from l2gate.injection.vectors import label
 from l2gate.wires.connection import Remote
 from l2gate.wires.switchboard import SharedConnection
@@ -41,11 +42,14 @@ class OwnVm(Evidence):
         """
         table = load(name)
         cases = _on_path(table, self.facts.contract.name, self.facts.path)
+        cases = self.choice.of(cases)
+        if not cases:
+            raise none_chosen(f"the table {name} has", self.choice)
         with self.timeline.step("L0", f"case table {name}", "cases"):
             start = time.monotonic()
             ground, cases, answers = self._ask(cases)
             each = (time.monotonic() - start) / max(1, len(cases))
-        if not cases:
+        if not any(self.choice.takes(words_of_row(case)) for case in cases):
             raise _about_another(table, ground)
         for case, answer in zip(cases, answers, strict=True):
             self._conclude(case, Seen(answer, ground.format), each)

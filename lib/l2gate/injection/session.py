@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from l2gate.console import Console
+from l2gate.contract.choice import words_of
 from l2gate.contract.judge import Judgement, Liveness, Verdict, expected_errno, judge
 from l2gate.errors import BenchError, DeadlineExpired, L2gateError, NotProven
 from l2gate.events import Event
@@ -46,12 +47,14 @@ class Frozen:
         injected: bool = True,
         repeat: int = 1,
         undo: bool = True,
-    ) -> Outcome:
-        """KVM_SET_VCPU_EVENTS on the frozen vCPU; judged after the thaw."""
+    ) -> None:
+        """KVM_SET_VCPU_EVENTS on the frozen vCPU; judged after the thaw. Nothing is done for a
+        case that was not asked for."""
         request = ExceptionRequest(vector, error_code, injected)
+        if not self._session.asks(request, repeat, self.level):
+            return
         outcome = self._session.injector.set_events(request, repeat=repeat, undo=undo)
         self.outcomes.append(outcome)
-        return outcome
 
     def unproven(self, outcome: Outcome) -> str | None:
         """Why the level was not certainly active at that very ioctl, or None."""
@@ -64,6 +67,7 @@ class Session(Evidence):
     path = "vcpu-events"
 
     def _connect(self) -> None:
+        self._latest: list[Judgement] = []
         facts, deadline = self.facts, self.budget.deadline("connecting to L0 and L1", 20)
         self._l0 = SharedConnection(facts.wires, "L0")
         self._l1 = SharedConnection(facts.wires, "L1")
@@ -89,6 +93,14 @@ class Session(Evidence):
         self._stack.callback(victim.close)
         return victim
 
+    def asks(self, request: ExceptionRequest, repeat: int, level: str, path: str = "") -> bool:
+        """Whether that case was asked for, or is the control of one that was."""
+        told = {
+            "path": path or self.path, "vector": request.vector, "error_code": request.error_code,
+            "injected": request.injected, "repeat": repeat, "active_level": level,
+        }  # fmt: skip
+        return self.choice.asks(words_of(told))
+
     def note(self, text: str) -> None:
         """Say something on the timeline that a reader of the report should know."""
         self.timeline.note("L1", text)
@@ -104,13 +116,15 @@ class Session(Evidence):
 
     def deliver(self, vector: int, wanted: str | None, seen: str | None) -> None:
         """Record what became of an exception that KVM accepted while L1 was active."""
+        if not self._latest:  # it was not asked for
+            return
         data = {"test": self.test, "vector": vector, "wanted": wanted, "seen": seen}
         text = f"{label(vector, None)} reached L1 as {seen or 'nothing'}"
         self.timeline.record(Event("L1", "delivery", text, data=data))
 
     def expect_signal(self, victim: Victim, vector: int, signal: str) -> None:
         """Judge whether the accepted exception reached ``victim`` as ``signal``."""
-        if self.judgements[-1][1].verdict is not Verdict.PASS:
+        if not self._latest or self._latest[-1].verdict is not Verdict.PASS:
             return
         seen = victim.wait_signal()
         self.deliver(vector, signal, seen.signal if seen else None)
@@ -161,8 +175,9 @@ class Session(Evidence):
             self._qmp("cont")
         liveness = self._liveness(frozen)
         each = (time.monotonic() - start) / max(1, len(frozen.outcomes))
-        for outcome in frozen.outcomes:
-            self._conclude(frozen, outcome, liveness, each)
+        self._latest = [
+            self._conclude(frozen, outcome, liveness, each) for outcome in frozen.outcomes
+        ]
 
     def _catch(
         self,
@@ -203,7 +218,7 @@ class Session(Evidence):
 
     def _conclude(
         self, frozen: Frozen, outcome: Outcome, liveness: Liveness, seconds: float
-    ) -> None:
+    ) -> Judgement:
         unproven = frozen.unproven(outcome)
         judgement = judge(outcome, frozen.level, unproven, liveness)
         request = outcome.request
@@ -226,6 +241,7 @@ class Session(Evidence):
             "proof": _proof(self, frozen, outcome, unproven, liveness),
         }
         self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
+        return judgement
 
 
 def _not_l2(state: VcpuState, marks: Marks) -> str | None:

@@ -18,7 +18,8 @@ from l2gate.errors import BenchError, HelperError, L2gateError, MissingPrerequis
 from l2gate.events import Event
 from l2gate.guests.l2 import L2State, TinyL2
 from l2gate.guests.victim import Victim
-from l2gate.injection.request import VcpuState
+from l2gate.injection.evidence import none_chosen
+from l2gate.injection.request import ExceptionRequest, VcpuState
 from l2gate.injection.session import Session
 from l2gate.injection.vectors import BREAKPOINT, NMI, label
 from l2gate.qemu.gdb import Gdb
@@ -74,6 +75,7 @@ class ThroughQemu(Session):
 
     def machine_check(self, level: str) -> None:
         """HMP `mce` while ``level`` is active."""
+        self._only_if_asked("mce", MACHINE_CHECK, level)
         said = len(self._console.text())
         restart = Restart(self.monitor, self._console, self.budget)
         before = self._count("MCE")
@@ -91,6 +93,7 @@ class ThroughQemu(Session):
     def breakpoint_nobody_owns(self) -> None:
         """An INT3 of a process in L1, then one of L2, while QEMU's gdb server has a breakpoint
         elsewhere. Raises MissingPrerequisite where the CPU does not leave a guest for an INT3."""
+        self._only_if_asked("gdbstub", BREAKPOINT, "L1")
         victim, said = self.victim(), len(self._console.text())
         self._l2_takes_its_own_int3()
         deadline = self.budget.deadline("QEMU's gdb server", 60)
@@ -112,6 +115,7 @@ class ThroughQemu(Session):
 
     def nmi(self, level: str) -> None:
         """QMP inject-nmi: L1's, whoever is active; never refused (KVM_NMI)."""
+        self._only_if_asked("nmi", NMI, level)
         before = self._count("NMI")
         with self._stopped_in(level) as state:
             self._tiny.expect_beats(_BEATS)
@@ -121,6 +125,10 @@ class ThroughQemu(Session):
         if self._count("NMI") > before:
             fate = replace(fate, l1="its count of NMIs has grown")
         self._conclude_fate("nmi", NMI, level, state, fate, wants_l1=True)
+
+    def _only_if_asked(self, path: str, vector: int, level: str) -> None:
+        if not self.asks(ExceptionRequest(vector, None), 1, level, path):
+            raise none_chosen(f"{self.test} has", self.choice)
 
     # --- what becomes of it -----------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,13 @@ class Cell:
     @property
     def again(self) -> str:
         """The line that asks just this again."""
-        return f"l2gate run --host {self.host} --kernel {self.kernel}"
+        return asks_again(self.host, self.kernel)
+
+
+def asks_again(host: str, kernel: str) -> str:
+    """The line that asks that kernel, in the checkout's folder."""
+    kernel = kernel.replace(f"{checkout()}/", "")
+    return f".venv/bin/l2gate run --host {host} --kernel {shlex.quote(kernel)}"
 
 
 def cells(kernels: Iterable[str], hosts: Sequence[str]) -> list[Cell]:

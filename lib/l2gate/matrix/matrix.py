@@ -24,6 +24,7 @@ from l2gate.kernels.spec import DebianSpec, parse
 from l2gate.matrix.cells import Cell, fingerprint
 from l2gate.matrix.schedule import Schedule, Work
 from l2gate.matrix.state import Durations, State
+from l2gate.plugins.known import places
 from l2gate.report.page import Page, Row, write_page
 from l2gate.report.terminal import COLOURS
 
@@ -187,6 +188,7 @@ def _row(found: Found) -> Row:
         reason=found.said,
         seconds=found.seconds,
         again=found.cell.again,
+        places=places(),
         result=found.result,
     )
 

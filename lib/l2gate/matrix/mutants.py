@@ -19,12 +19,12 @@ from l2gate.contract.judge import Verdict
 from l2gate.errors import BenchError
 from l2gate.events import Timeline
 from l2gate.images import cache
-from l2gate.matrix.cells import fingerprint
+from l2gate.matrix.cells import asks_again, fingerprint
 from l2gate.matrix.matrix import fetch_kernel
 from l2gate.matrix.mutant import Mutant
 from l2gate.matrix.schedule import Schedule, Work
 from l2gate.matrix.state import Durations, State
-from l2gate.plugins.known import known_tests
+from l2gate.plugins.known import known_tests, places
 from l2gate.report.page import Page, Row, write_page
 
 #: Seconds of a mutant where none has been measured, with and without an L1.
@@ -244,7 +244,8 @@ def _row(told: Told) -> Row:
         as_expected=told.good,
         reason=f"{told.fate}: {told.reason}",
         seconds=told.total,
-        again=f"l2gate run --host {mutant.host} --kernel {mutant.spec}",
+        again=asks_again(mutant.host, mutant.spec),
+        places=places(),
         result=told.result,
         about=mutant.about,
     )

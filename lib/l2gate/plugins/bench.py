@@ -79,7 +79,8 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         )
         os.environ.update(options.to_environment(wanted))
         planned = [sentence(uri) for uri in _system_tests(job)]
-        data = {"subject": "job", "folder": str(logs), "tests": planned, "path": wanted.path}
+        data = {"subject": "job", "folder": str(logs), "tests": planned}
+        data |= {"path": wanted.path, "case": wanted.case}
         timeline.record(Event("controller", "fact", "job", data=data))
         if os.environ.get(BENCH_VARIABLE):
             return  # another process has booted the bench and will end it: `l2gate soak`

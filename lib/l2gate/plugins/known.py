@@ -42,6 +42,12 @@ def known_tests() -> dict[str, KnownTest]:
     return found
 
 
+def places() -> dict[str, str]:
+    """Where each test is, seen from the checkout."""
+    root = f"{checkout()}/"
+    return {test.sentence: test.reference.removeprefix(root) for test in known_tests().values()}
+
+
 def test_named(sentence: str) -> KnownTest:
     """Raises KernelSpecError for a test that is not there."""
     tests = known_tests()

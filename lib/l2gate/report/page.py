@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from l2gate.contract.choice import Words, is_control, telling, words_of
 from l2gate.contract.judge import Verdict
 from l2gate.injection.vectors import label, name
 
@@ -16,13 +17,14 @@ _TEMPLATE = "page.html.j2"
 #: Of a console that many lines are kept, its last ones.
 _CONSOLE_LINES = 120
 #: Of the cases behind one square that many are told in full, the ones that do not pass first.
-_CASES_TOLD = 12
+_CASES_TOLD = 5
 _WORST = (Verdict.FAIL, Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE, Verdict.SKIP, Verdict.PASS)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One kernel on one host. ``result`` is the JSON of its run."""
+    """One kernel on one host. ``result`` is the JSON of its run, ``again`` the line that asks all
+    of it again, ``places`` where each test is, as that line takes it."""
 
     kernel: str
     host: str
@@ -32,6 +34,7 @@ class Row:
     reason: str
     seconds: float
     again: str
+    places: Mapping[str, str] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
     #: What a reader should know of that kernel, such as what is broken in it.
     about: str = ""
@@ -63,7 +66,6 @@ class Square:
     counts: str
     cases: tuple[dict[str, Any], ...]
     more: int
-    again: str
 
     @property
     def label(self) -> str:
@@ -99,26 +101,53 @@ def squares(row: Row) -> list[Square]:
     for case in row.result.get("cases", ()):
         key = (case.get("path", "vcpu-events"), case["vector"])
         grouped.setdefault(key, []).append(case)
-    return [_square(row, path, vector, grouped[path, vector]) for path, vector in sorted(grouped)]
+    again = _Again(row)
+    return [_square(again, path, vector, grouped[path, vector]) for path, vector in sorted(grouped)]
 
 
-def _square(row: Row, path: str, vector: int, cases: list[dict[str, Any]]) -> Square:
+def _square(again: _Again, path: str, vector: int, cases: list[dict[str, Any]]) -> Square:
     verdict = next(v for v in _WORST if any(case["verdict"] == v for case in cases))
     order = {v.value: place for place, v in enumerate(_WORST)}
-    cases = sorted(cases, key=lambda case: order[case["verdict"]])
+    # L2's before its controls
+    cases = sorted(cases, key=lambda case: (order[case["verdict"]], case["active_level"] == "L1"))
     passed = sum(case["verdict"] == Verdict.PASS for case in cases)
     return Square(
         path,
         vector,
         verdict.value,
         f"{passed} of {len(cases)} pass",
-        tuple(_told(case) for case in cases[:_CASES_TOLD]),
+        tuple(_told(case, again.line(case)) for case in cases[:_CASES_TOLD]),
         max(0, len(cases) - _CASES_TOLD),
-        f"{row.again} {_test_file(cases[0])}",
     )
 
 
-def _told(case: dict[str, Any]) -> dict[str, Any]:
+class _Again:
+    """The line that asks just one case of a row again, with its controls."""
+
+    def __init__(self, row: Row) -> None:
+        self._row = row
+        cases = row.result.get("cases", ())
+        self._words = [(str(case["test"]), words_of(case)) for case in cases]
+        self._rows: dict[tuple[str, str], list[Words]] = {}
+        for _, words in self._words:
+            self._rows.setdefault(_row_of(words), []).append(words)
+
+    def line(self, case: dict[str, Any]) -> str:
+        words = words_of(case)
+        tests = [str(case["test"])]
+        if "table" not in case and words["active"] == "L2":  # a table holds its controls itself
+            tests += [test for test, other in self._words if is_control(other, words)]
+        named = telling(words, self._rows[_row_of(words)])
+        places = [self._row.places[t] for t in dict.fromkeys(tests) if t in self._row.places]
+        return " ".join([self._row.again, f"--case '{named}'", *places])
+
+
+def _row_of(words: Words) -> tuple[str, str]:
+    """Cases that `--case` cannot confuse are in different ones."""
+    return words.get("table", ""), words.get("line", "")
+
+
+def _told(case: dict[str, Any], again: str) -> dict[str, Any]:
     """What the page says of one case."""
     proof = case["proof"]
     keys = ("guest_mode", "how", "cr3", "rip", "marker", "unchanged", "changed", "exit")
@@ -131,6 +160,7 @@ def _told(case: dict[str, Any]) -> dict[str, Any]:
         "proof": {key: proof[key] for key in keys if proof.get(key) not in (None, [])},
         "alive": f"L1 {_went_on(life.get('l1'))}, L2 {_went_on(life.get('l2'))}",
         "deviations": case.get("deviations", []),
+        "again": again,
     }
 
 
@@ -145,24 +175,6 @@ def _what(case: dict[str, Any]) -> str:
     times = f", {case['repeat']} times" if case["repeat"] > 1 else ""
     what = label(case["vector"], case["error_code"])
     return f"{case['test']}: {what}{asked} with {case['active_level']} active{times}"
-
-
-#: Where the tests of a class are.
-_FILES = {
-    "AcceptedWhileL1IsActive": "accepted_while_l1_active",
-    "LeavesNoTrace": "leaves_no_trace",
-    "PayloadContract": "payload_contract",
-    "RefusedAlways": "refused_always",
-    "RefusedWhateverL1Intercepts": "refused_whatever_l1_intercepts",
-    "RefusedWhileL2IsActive": "refused_while_l2_active",
-    "TheFiveReasons": "the_five_reasons",
-    "ThroughQemuItself": "through_qemu",
-}
-
-
-def _test_file(case: dict[str, Any]) -> str:
-    kind = str(case["test"]).partition(".")[0]
-    return f"tests/injection/{_FILES[kind]}.py:{case['test']}" if kind in _FILES else ""
 
 
 def consoles(result: dict[str, Any]) -> dict[str, str]:

@@ -144,12 +144,26 @@ def exit_code(result: Result, events: list[Event]) -> int:
 def nothing_proven(events: list[Event]) -> bool:
     """Whether nothing was proven with L2 active: such a job is not green."""
     cases = [event.data for event in events if event.kind == "case"]
+    if cases and _case(events):
+        return False  # whoever asks for one case knows that it may prove nothing of L2
     return not _counted(events, cases)[1]
 
 
 def _path(events: list[Event]) -> str:
     """The way of injecting that was asked for."""
     return str(fact(events, "job").get("path", paths.ALL))
+
+
+def _limits(events: list[Event]) -> str:
+    """How the job was limited, for its verdict; empty if it was not."""
+    case, path = _case(events), _path(events)
+    limits = [] if path == paths.ALL else [f"by {path}"]
+    return " ".join([*limits, *([f"with {case}"] if case else [])])
+
+
+def _case(events: list[Event]) -> str:
+    """The words of the cases that were asked for; empty: all."""
+    return str(fact(events, "job").get("case") or "")
 
 
 def _counted(events: list[Event], cases: list[_Case]) -> tuple[list[_Case], list[_Case]]:
@@ -160,7 +174,7 @@ def _counted(events: list[Event], cases: list[_Case]) -> tuple[list[_Case], list
     """
     if _is_payload(events):
         return _accepted(cases), _proven_accepted(cases)
-    free = [] if _path(events) == paths.ALL else [c for c in cases if not paths.covered(c)]
+    free = [c for c in cases if not paths.covered(c)] if _limits(events) else []
     return _refusals(cases) + _accepted(free), _proven(cases) + _proven_accepted(free)
 
 
@@ -267,8 +281,8 @@ def _overall(
             if test.verdict == worst:
                 return worst, f"{test.name}: {test.reason}", ""
     if tests and all(test.verdict == Verdict.SKIP for test in tests):
-        path = _path(events)
-        by = "" if path == paths.ALL else f"no test was asked by {path}: "
+        limits = _limits(events)
+        by = f"no test was asked {limits}: " if limits else ""
         return Verdict.SKIP, f"{by}{tests[0].reason}", ""
     return _proof(events, cases)
 
@@ -308,11 +322,13 @@ _WORDS = {
 def _proof(events: list[Event], cases: list[_Case]) -> tuple[Verdict, str, str]:
     """What green cases prove."""
     counted, proven = _counted(events, cases)
-    path = _path(events)
-    by = "" if path == paths.ALL else f" by {path}"
+    limits = _limits(events)
+    by = f" {limits}" if limits else ""
     words = _WORDS["payload" if _is_payload(events) else "refuse"]
     if not _is_payload(events) and by and not any(paths.covered(case) for case in cases):
         words = _WORDS["free"]
+    if not counted and cases and _case(events):
+        return Verdict.PASS, f"{len(cases)} cases{by}; by themselves they prove nothing of L2", ""
     if not counted:
         return Verdict.INCONCLUSIVE, f"{words.none}{by and f', asked for was{by}'}", _RUN_ALL
     if len(proven) < len(counted):

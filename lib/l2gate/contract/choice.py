@@ -1,0 +1,147 @@
+"""Which cases are asked: all, or those with certain words (`--case`), and their controls.
+
+A case's words are those of its table (l2gate/contract/table.py), and `contract`, `table`, `line`
+and `case` (its name) of the row that it is from. One on QEMU's own vCPU has `path`, `vector`,
+`code`, `injected`, `repeat` and `active`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from l2gate.contract.table import WORDS, Case
+from l2gate.errors import UsageError
+
+Words = Mapping[str, str]
+
+#: Of the row that a case is from, and what cases on QEMU's vCPU alone have.
+_OWN = ("contract", "table", "line", "case", "repeat")
+#: What the helper takes where a case does not say it (lib/helper/cases.c). Cases on QEMU's vCPU
+#: are of the refuse contract.
+_DEFAULTS = {
+    "contract": "refuse",
+    "path": "vcpu-events", "vector": "0", "code": "none", "injected": "0", "pending": "0",
+    "payload": "none", "active": "L2",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``text`` is as it was asked for, empty for all cases."""
+
+    text: str
+    words: Words
+
+    def takes(self, case: Words) -> bool:
+        """Whether the case has all of the words."""
+        return all(_same(_value(case, word), value) for word, value in self.words.items())
+
+    def of(self, cases: Sequence[Case]) -> list[Case]:
+        """The chosen ones of ``cases``, and those that are controls of one."""
+        if not self.words:
+            return list(cases)
+        told = [words_of_row(case) for case in cases]
+        chosen = [words for words in told if self.takes(words)]
+        return [
+            case
+            for case, words in zip(cases, told, strict=True)
+            if self.takes(words) or any(is_control(words, one) for one in chosen)
+        ]
+
+    def asks(self, case: Words) -> bool:
+        """Whether the case is chosen, or is the control of one that may be."""
+        if self.takes(case) or not self.words:
+            return True
+        if _value(case, "active") == "L1":
+            differs: tuple[str, ...] = ("active", "repeat")
+        elif _nothing_is_asked(case):
+            differs = ("injected", "code", "repeat")
+        else:
+            return False
+        rest = {word: value for word, value in self.words.items() if word not in differs}
+        return Choice(self.text, rest).takes(case)
+
+
+def parse(text: str) -> Choice:
+    """The choice in `word=value word=value`. Raises UsageError for a word that no case has."""
+    words = {}
+    for part in text.split():
+        word, equals, value = part.partition("=")
+        if not equals or not value or word not in (*_OWN, *WORDS):
+            raise UsageError(
+                f"case = {text!r}: {part} is no word of a case",
+                f"use word=value with one of: {', '.join((*_OWN, *sorted(WORDS)))}",
+            )
+        words[word] = value
+    return Choice(text, words)
+
+
+def is_control(one: Words, of: Words) -> bool:
+    """Whether without ``one`` the other would say nothing of L2: the same sent while L1 is active,
+    or, where it is refused, the same struct with injected=0."""
+    if one.get("table") != of.get("table"):
+        return False
+    same = ["path", "vector"]
+    if _value(one, "active") == "L1":
+        same += ["code", "injected", "payload"]
+    elif not (_value(of, "injected") == "1" and _nothing_is_asked(one)):
+        return False
+    return all(_same(_value(one, word), _value(of, word)) for word in same)
+
+
+def words_of_row(case: Case) -> dict[str, str]:
+    """The words of a case of a table."""
+    row = {"contract": case.contract, "table": case.table, "line": str(case.line)}
+    return {**row, "case": case.name, **case.words}
+
+
+def words_of(case: Mapping[str, Any]) -> dict[str, str]:
+    """The words of a case of a result (l2gate/report/result.py)."""
+    if "table" in case:
+        asked = dict(part.partition("=")[::2] for part in str(case["asked"]).split())
+        return {"table": case["table"], "line": str(case["line"]), "case": case["case"], **asked}
+    code = case["error_code"]
+    return {
+        "path": str(case.get("path", "vcpu-events")),
+        "vector": str(case["vector"]),
+        "code": "none" if code is None else f"{code:#x}",
+        "injected": str(int(case["injected"])),
+        "repeat": str(case["repeat"]),
+        "active": case["active_level"],
+    }
+
+
+def telling(case: Words, others: Sequence[Words]) -> str:
+    """The fewest words of ``case`` that none of ``others`` has all of, as `--case` takes them."""
+    first = [word for word in ("table", "line") if word in case]
+    first = first or ["path", "vector", "active"]
+    rivals = [o for o in others if o != case and all(o.get(w) == case.get(w) for w in first)]
+    words = list(first)
+    for word in [w for w in case if w not in first]:
+        left = [rival for rival in rivals if rival.get(word) == case[word]]
+        if len(left) < len(rivals):
+            words.append(word)
+            rivals = left
+    return " ".join(f"{word}={case[word]}" for word in words)
+
+
+def _nothing_is_asked(case: Words) -> bool:
+    return (
+        _value(case, "contract") == "refuse"
+        and _value(case, "injected") == "0"
+        and _value(case, "pending") == "0"
+        and _value(case, "path") in ("vcpu-events", "sync-regs")
+    )
+
+
+def _value(case: Words, word: str) -> str:
+    return case.get(word, _DEFAULTS.get(word, ""))
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return int(one, 0) == int(other, 0)
+    except ValueError:
+        return one == other
