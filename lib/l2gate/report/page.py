@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,9 +108,7 @@ def squares(row: Row) -> list[Square]:
 
 def _square(again: _Again, path: str, vector: int, cases: list[dict[str, Any]]) -> Square:
     verdict = next(v for v in _WORST if any(case["verdict"] == v for case in cases))
-    order = {v.value: place for place, v in enumerate(_WORST)}
-    # L2's before its controls
-    cases = sorted(cases, key=lambda case: (order[case["verdict"]], case["active_level"] == "L1"))
+    cases = _most_telling(cases)
     passed = sum(case["verdict"] == Verdict.PASS for case in cases)
     return Square(
         path,
@@ -119,6 +118,19 @@ def _square(again: _Again, path: str, vector: int, cases: list[dict[str, Any]]) 
         tuple(_told(case, again.line(case)) for case in cases[:_CASES_TOLD]),
         max(0, len(cases) - _CASES_TOLD),
     )
+
+
+def _most_telling(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The worst first; among equals one of each test and row, and L2's before its controls."""
+    order = {verdict.value: place for place, verdict in enumerate(_WORST)}
+    seen: Counter[tuple[str, ...]] = Counter()
+    ranks = []
+    for case in sorted(cases, key=lambda case: case["active_level"] == "L1"):
+        like = (case["test"], str(case.get("line")), case["verdict"], case["active_level"])
+        ranks.append((order[case["verdict"]], seen[like], case["active_level"], case))
+        seen[like] += 1
+    ranks.sort(key=lambda rank: (rank[0], rank[1], rank[2] == "L1"))
+    return [case for *_, case in ranks]
 
 
 class _Again:
