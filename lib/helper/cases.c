@@ -26,6 +26,8 @@
  *   l2_dr7=N            what L1 gives L2 in its VMCS or VMCB [0x400]
  *   earlier=yes|no      VMX: before, L2 has a #PF of its own that exits to L1 (a write to
  *                       OWN_FAULT_ADDRESS), and L1 resumes it [no]
+ *   long_out=yes|no     L2 leaves to userspace, right before the ioctl, by an OUT of 3 bytes, not of 2
+ *                       [no]
  *   first=none|N        an exception of that vector is made pending before, by KVM_SET_VCPU_EVENTS
  *   first_injected=0|1  that exception is injected already, not pending [0]
  *   first_path=         how that exception is made: vcpu-events or guest-debug [vcpu-events]
@@ -72,8 +74,8 @@ enum { VCPU_EVENTS, SYNC_REGS, GUEST_DEBUG, MCE, NMI };
 
 struct injection {
 	uint64_t cap, triple_cap, active, path, vector, injected, pending, code, payload, flag,
-		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, earlier, first,
-		first_injected, first_path, cr2, dr6, get_set, set_regs, run;
+		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, earlier, long_out,
+		first, first_injected, first_path, cr2, dr6, get_set, set_regs, run;
 };
 
 static const struct injection nothing_said = {
@@ -89,8 +91,8 @@ static const struct {
 	WORD(cap), WORD(triple_cap), WORD(active), WORD(path), WORD(vector), WORD(injected),
 	WORD(pending), WORD(code), WORD(payload), WORD(flag), WORD(flags), WORD(triple),
 	WORD(intercept), WORD(pfec_mask), WORD(pfec_match), WORD(dr7), WORD(l2_dr7), WORD(earlier),
-	WORD(first), WORD(first_injected), WORD(first_path), WORD(cr2), WORD(dr6), WORD(get_set),
-	WORD(set_regs), WORD(run),
+	WORD(long_out), WORD(first), WORD(first_injected), WORD(first_path), WORD(cr2), WORD(dr6),
+	WORD(get_set), WORD(set_regs), WORD(run),
 };
 
 static const struct {
@@ -178,6 +180,7 @@ static bool arrive(struct own_vm *vm, const struct injection *injection)
 	struct own_plan plan = {
 		.enter_l2 = l2,
 		.fault_first = injection->earlier,
+		.long_out = injection->long_out,
 		.exceptions = exceptions_of(injection),
 		.pfec_mask = (uint32_t)injection->pfec_mask,
 		.pfec_match = (uint32_t)injection->pfec_match,

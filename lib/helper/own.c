@@ -274,6 +274,7 @@ bool own_reset(struct own_vm *vm, const struct own_plan *plan)
 	*own_at(vm, OWN_SHARED + OWN_HIT_COUNT) = 0;
 	*own_at(vm, OWN_SHARED + OWN_FAULT) = plan->fault_first;
 	*own_at(vm, OWN_SHARED + OWN_RESUME) = plan->fault_first;
+	*own_at(vm, OWN_SHARED + OWN_LONG_OUT) = plan->long_out;
 	if (vm->svm)
 		own_svm_prepare(vm, plan);
 	else

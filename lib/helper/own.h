@@ -15,6 +15,7 @@
 struct own_plan {
 	bool enter_l2;
 	bool fault_first;		/* VMX only: L2 has a #PF, L1 its VM-exit, then resumes L2 */
+	bool long_out;			/* L2 says that it is there by an OUT of 3 bytes, not 2 */
 	uint32_t exceptions;		/* a bit for each vector that L1 intercepts */
 	uint32_t pfec_mask, pfec_match; /* VMX only (SDM volume 3, 26.2, "Exceptions") */
 	bool nmi_exiting;

@@ -101,8 +101,13 @@ own_l2:
 	je l2_ready
 	mov %eax, OWN_FAULT_ADDRESS
 l2_ready:
+	cmpq $0, OWN_SHARED + OWN_LONG_OUT
+	je 1f
+	.byte 0x3e			/* a DS prefix: means nothing here, but is a byte more */
 	say OWN_PORT_L2_READY
-	say OWN_PORT_NOTHING
+	jmp 2f
+1:	say OWN_PORT_L2_READY
+2:	say OWN_PORT_NOTHING
 leave:
 	cpuid				/* always a VM-exit on Intel; our VMCB intercepts it */
 	jmp leave

@@ -39,6 +39,7 @@
 #define OWN_HIT_COUNT 32
 #define OWN_FAULT 40	 /* L2 has a #PF before it says that it is there */
 #define OWN_RESUME 48	 /* L1 resumes L2 after its next VM-exit */
+#define OWN_LONG_OUT 56	 /* L2 says that it is there by a longer OUT */
 #define OWN_LOG 0x100  /* VMX: the fields in the order of own_vmx.c */
 #define OWN_KEPT 0x200 /* a log set aside */
 #define OWN_HITS 0x400 /* records of 64 bytes, the first 16 */

@@ -27,6 +27,7 @@ static const struct {
 	{ "interruption_info", 0x4404 },
 	{ "error_code", 0x4406 },
 	{ "idt_vectoring_info", 0x4408 },
+	{ "length", 0x440c },
 	{ "qualification", 0x6400 },
 	{ "rip", 0x681e },
 	{ "dr7", 0x681a },

@@ -106,6 +106,25 @@ def test_a_known_deviation_passes_and_is_told() -> None:
     assert judge_case(known, seen(**hit(6)))[0].verdict is Verdict.FAIL
 
 
+@pytest.mark.parametrize(
+    ("format_", "got", "length"),
+    [
+        ("vmx", vmexit(interruption_info="0x80000603", length="0x2"), "0x2"),
+        ("svm", svm_exit(reason="0x43"), "none"),
+        ("vmx", hit(3), "none"),
+    ],
+)
+def test_an_exit_has_an_instruction_length_on_vmx(
+    format_: str, got: dict[str, Any], length: str
+) -> None:
+    right, wrong = (
+        judge_case(case(f"c 3 {cell}", "name vector => length"), seen(format_, **got))[0]
+        for cell in (length, "1")
+    )
+    assert right.verdict is Verdict.PASS
+    assert wrong.reason == f"length seen {length}, length wanted 0x1 (1)"
+
+
 def test_a_refusal_must_change_nothing() -> None:
     refused = case("c 13 EINVAL yes nobody", "name vector => errno unchanged who")
     raw = {"errno": "EINVAL", "who": "nobody"}

@@ -180,6 +180,7 @@ SEEN: dict[str, Callable[[Case, Seen], str]] = {
     "cr2": lambda _, seen: _number(seen.register("cr2")),
     "dr6": lambda _, seen: _number(seen.register("dr6")),
     "qual": lambda _, seen: _number(seen.qualification) if seen.exit else "none",
+    "length": lambda _, seen: _number(seen.exit.get("length", "none")),
     "gd": _gd,
 }
 
@@ -197,7 +198,7 @@ def _wanted(case: Case, column: str, value: str, seen: Seen) -> str:
     if value == "payload":
         payload = case.payload or 0
         return f"{dr6_after(payload) if column == 'dr6' else payload:#x}"
-    return _number(value) if column in ("code", "cr2", "dr6", "qual") else value
+    return _number(value) if column in ("code", "cr2", "dr6", "qual", "length") else value
 
 
 def dr6_after(payload: int) -> int:

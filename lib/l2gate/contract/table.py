@@ -30,6 +30,7 @@ Right of `=>` is what must be seen, judged from left to right; `-` is not judged
                number
     qual       VMX: the exit qualification. SVM: EXITINFO2, which means something for #PF alone.
                none: there is no exit
+    length     VMX: the exit's instruction length. none: there is no exit, or it is SVM's
     gd         DR7.GD when the receiver is reached: set or clear
     returned   KVM_GET_VCPU_EVENTS right afterwards: nothing, injected, pending, pending+payload
     unchanged  whether the vCPU's state is as before the ioctl: yes or no
@@ -62,7 +63,8 @@ SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "p
 
 #: All words for the helper.
 WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "earlier",
-         "first", "first_injected", "first_path", "get_set", "set_regs", "run"}  # fmt: skip
+         "long_out", "first", "first_injected", "first_path", "get_set", "set_regs",
+         "run"}  # fmt: skip
 #: `none` is the contract of tables that promise nothing.
 CONTRACTS = ("payload", "refuse")
 _CONDITIONS = {"where": ("any", "vmx", "svm", "soft"), "era": ("any", "6.1+", "before-6.1")}
@@ -78,8 +80,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "cr2": ("same", "payload"),
     "dr6": ("same", "payload"),
     "qual": ("none", "same", "payload"),
+    "length": ("none",),
 }
-_NUMBERS = {"code", "cr2", "dr6", "qual"}
+_NUMBERS = {"code", "cr2", "dr6", "qual", "length"}
 
 
 @dataclass(frozen=True)
