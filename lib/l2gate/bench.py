@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,8 @@ class Bench:
         Call it in the main thread. Raises L2gateError, with nothing left.
         """
         preflight(settings)
-        logs.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(logs, ignore_errors=True)  # an earlier console would be read as this one's
+        logs.mkdir(parents=True)
         bench = cls(settings, folder, logs, timeline)
         try:
             bench._boot_host()

@@ -81,8 +81,9 @@ class BochsHost(EmulatedHost):
     def ssh_port(self, deadline: Deadline) -> int:
         assert self._process is not None
         pid = self._process.pid
-        deadline.poll(lambda: self._console.log.exists() or self._why_dead())
-        # Bochs goes on without the port if another program was quicker to take it.
+        # Bochs makes its devices one after another, and then the kernel begins to speak.
+        deadline.poll(lambda: listens(pid, self._port) or self._console.text() or self._why_dead())
+        # It goes on without the port if another program was quicker to take it.
         if not self._why_dead() and not listens(pid, self._port):
             raise BenchError(
                 f"another program has taken the port {self._port} from Bochs", "run it again"
