@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,21 @@ def test_a_run_without_a_result_is_an_infra_error_that_quotes_it(tmp_path: Path)
     one = read_run(cell, tmp_path / "none.json", log, -9, 3.0)
     assert one.verdict is Verdict.INFRA_ERROR
     assert "ended with -9" in one.reason and "no room left" in one.reason
+
+
+def test_a_cell_that_must_be_red_is_not_so_by_half_of_its_tests(tmp_path: Path) -> None:
+    target = tmp_path / "run.json"
+    tests = [{"name": "a", "verdict": "fail", "reason": "as it must"}]
+    cell = Cell("debian:6.1+unpatched", AMD, Verdict.FAIL, "")
+
+    def verdict() -> Verdict:
+        told = {"verdict": "fail", "reason": "1 case breaks the contract", "tests": tests}
+        target.write_text(json.dumps(told))
+        return read_run(cell, target, tmp_path / "run.log", 1, 3.0).verdict
+
+    assert verdict() is Verdict.FAIL
+    tests.append({"name": "b", "verdict": "infra-error", "reason": "no module named table"})
+    assert verdict() is Verdict.INFRA_ERROR
 
 
 # --- going on -------------------------------------------------------------------------------------

@@ -205,15 +205,25 @@ def fetch_kernel(kernel: str, timeline: Timeline) -> None:
 
 
 def read_run(cell: Cell, target: Path, log: Path, status: int, seconds: float) -> Found:
-    """What a run that has ended came to. One without a result is an infra-error."""
+    """What a run that has ended came to. One without a result is an infra-error, and so is one
+    that must be red but did not come to the end of all its tests."""
     try:
         result = json.loads(target.read_text())
-        return Found(cell, Verdict(result["verdict"]), result["reason"], seconds, result)
+        verdict, reason = Verdict(result["verdict"]), result["reason"]
+        if cell.expected is Verdict.FAIL and (broken := _broke_off(result)):
+            verdict, reason = Verdict.INFRA_ERROR, f"{broken}; beside that: {reason}"
+        return Found(cell, verdict, reason, seconds, result)
     except (OSError, ValueError, KeyError):
         words = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         last = " / ".join(words[-3:]) or "it said nothing"
         reason = f"the run ended with {status} and no result: {last}"
         return Found(cell, Verdict.INFRA_ERROR, reason, seconds, {})
+
+
+def _broke_off(result: dict[str, Any]) -> str:
+    """The tests that came to no verdict: a kernel that must be red would be so by the others."""
+    tests = [t for t in result["tests"] if t["verdict"] == Verdict.INFRA_ERROR]
+    return f"{len(tests)} tests broke off: {tests[0]['reason']}" if tests else ""
 
 
 def exit_code(found: Sequence[Found]) -> int:
