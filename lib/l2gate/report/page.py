@@ -169,11 +169,20 @@ def _told(case: dict[str, Any], again: str) -> dict[str, Any]:
         "what": _what(case),
         "reason": case["reason"],
         "seen": case["seen_errno"] or "accepted",
-        "proof": {key: proof[key] for key in keys if proof.get(key) not in (None, [])},
+        "proof": {key: _plain(proof[key]) for key in keys if proof.get(key) not in (None, [])},
         "alive": f"L1 {_went_on(life.get('l1'))}, L2 {_went_on(life.get('l2'))}",
         "deviations": case.get("deviations", []),
         "again": again,
     }
+
+
+def _plain(value: Any) -> str:
+    """A value of the JSON as a person reads it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {one}" for key, one in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _went_on(alive: object) -> str:

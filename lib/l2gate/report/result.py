@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import statistics
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,8 @@ class Result:
         draft.replace(path)
 
 
+#: Of the failed tests that many are named in the verdict.
+_NAMED = 3
 _RUN_ALL = "run all of tests/injection"
 
 
@@ -268,7 +271,7 @@ def _overall(
     complaints = [event.text for event in events if event.kind == "complaint"]
     broken = [case for case in cases if case["verdict"] == Verdict.FAIL]
     if failed or broken:
-        names = ", ".join(test.name for test in failed) or broken[0]["test"]
+        names = _first(test.name for test in failed) or broken[0]["test"]
         return Verdict.FAIL, f"{len(broken)} of {len(cases)} cases break the contract ({names})", ""
     if complaints:
         return Verdict.FAIL, complaints[0], "the whole of it is in the job's L0 console"
@@ -285,6 +288,13 @@ def _overall(
         by = f"no test was asked {limits}: " if limits else ""
         return Verdict.SKIP, f"{by}{tests[0].reason}", ""
     return _proof(events, cases)
+
+
+def _first(names: Iterable[str]) -> str:
+    """Some of them, and how many more there are."""
+    some = list(names)
+    more = f" and {len(some) - _NAMED} more tests" if len(some) > _NAMED else ""
+    return ", ".join(some[:_NAMED]) + more
 
 
 @dataclass(frozen=True)
