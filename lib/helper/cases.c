@@ -19,10 +19,22 @@
  *                       what is injected; payload=N sets exception_has_payload
  *   flag=0|1            KVM_VCPUEVENT_VALID_PAYLOAD [0]
  *   flags=N             more bits for kvm_vcpu_events.flags [0]
+ *   keep_flags=yes|no   the flags that KVM_GET_VCPU_EVENTS returned are there as well [yes]
+ *   nmi=none|0|1        nmi.pending of the same struct [none: as KVM_GET_VCPU_EVENTS returned it]
+ *   interrupt=none|N    interrupt.injected and interrupt.nr of the same struct [none]
+ *   shadow=none|N       interrupt.shadow of the same struct [none]
+ *   with_regs=yes|no    sync-regs: the registers come along, by KVM_SYNC_X86_REGS [no]
  *   triple=none|0|1     KVM_VCPUEVENT_VALID_TRIPLE_FAULT with triple_fault.pending [none]
- *   intercept=yes|no    L1 intercepts that vector (vector 2: exits on NMIs) [no]
+ *   intercept=yes|no|others
+ *                       L1 intercepts that vector (with vector=2 or nmi=1 NMIs too), or all
+ *                       exceptions but that one [no]
+ *   cpl=0|3             L2's privilege level [0]
+ *   moved=no|before|after
+ *                       the vCPU's state goes to a VM that has never run, before or after the
+ *                       injection, as in a migration; the kernel must have KVM_SET_NESTED_STATE [no]
  *   pfec_mask=N pfec_match=N    VMX: which #PF error codes that is about [0, 0]
  *   dr7=N               of the level that is active, by KVM_SET_DEBUGREGS [0x400]
+ *   old_dr6=none|N      of the level that is active, by KVM_SET_DEBUGREGS [none: OWN_DR6_BEFORE]
  *   l2_dr7=N            what L1 gives L2 in its VMCS or VMCB [0x400]
  *   earlier=yes|no      VMX: before, L2 has a #PF of its own that exits to L1 (a write to
  *                       OWN_FAULT_ADDRESS), and L1 resumes it [no]
@@ -36,6 +48,8 @@
  *                       and KVM_SET_DEBUGREGS: an exception without payload leaves it to that [none]
  *   get_set=yes|no      afterwards KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS of what it said [no]
  *   set_regs=yes|no     afterwards KVM_SET_REGS of what KVM_GET_REGS says [no]
+ *   cut_short=yes|no    L0 has to map the IDT anew when the exception is delivered: a VM-exit to L0
+ *                       cuts the delivery short, and KVM re-injects it [no]
  *   run=yes|no          let the vCPU run on; `no` takes back what was injected before it runs [yes]
  *
  * The answer is {"type":"case","errno","nested_state","guest_mode","cr3","rip","returned":{...},
@@ -69,18 +83,23 @@
 #define EXIT_CODE_CPUID_SVM 0x72
 #define DR7_GD (1ULL << 13)
 #define PF_VECTOR 14
+#define OTHERS 2	/* L1 intercepts all exceptions but the case's */
+#define NMI_BIT (1U << 2)
 
+enum { BEFORE = 1, AFTER }; /* moved */
 enum { VCPU_EVENTS, SYNC_REGS, GUEST_DEBUG, MCE, NMI };
 
 struct injection {
 	uint64_t cap, triple_cap, active, path, vector, injected, pending, code, payload, flag,
 		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, earlier, long_out,
-		first, first_injected, first_path, cr2, dr6, get_set, set_regs, run;
+		first, first_injected, first_path, cr2, dr6, get_set, set_regs, run, keep_flags,
+		nmi, interrupt, shadow, with_regs, cpl, moved, old_dr6, cut_short;
 };
 
 static const struct injection nothing_said = {
 	.active = 2, .code = NONE, .payload = NONE, .triple = NONE, .first = NONE,
 	.cr2 = NONE, .dr6 = NONE, .dr7 = OWN_DR7_RESET, .l2_dr7 = OWN_DR7_RESET, .run = 1,
+	.keep_flags = 1, .nmi = NONE, .interrupt = NONE, .shadow = NONE, .old_dr6 = NONE,
 };
 
 static const struct {
@@ -92,16 +111,18 @@ static const struct {
 	WORD(pending), WORD(code), WORD(payload), WORD(flag), WORD(flags), WORD(triple),
 	WORD(intercept), WORD(pfec_mask), WORD(pfec_match), WORD(dr7), WORD(l2_dr7), WORD(earlier),
 	WORD(long_out), WORD(first), WORD(first_injected), WORD(first_path), WORD(cr2), WORD(dr6),
-	WORD(get_set), WORD(set_regs), WORD(run),
+	WORD(get_set), WORD(set_regs), WORD(run), WORD(keep_flags), WORD(nmi), WORD(interrupt),
+	WORD(shadow), WORD(with_regs), WORD(cpl), WORD(moved), WORD(old_dr6), WORD(cut_short),
 };
 
 static const struct {
 	const char *name;
 	uint64_t value;
 } values[] = {
-	{ "none", NONE }, { "off", 0 }, { "on", 1 }, { "no", 0 }, { "yes", 1 }, { "L1", 1 },
-	{ "L2", 2 }, { "vcpu-events", VCPU_EVENTS }, { "sync-regs", SYNC_REGS },
-	{ "guest-debug", GUEST_DEBUG }, { "mce", MCE }, { "nmi", NMI },
+	{ "none", NONE }, { "off", 0 }, { "on", 1 }, { "no", 0 }, { "yes", 1 },
+	{ "others", OTHERS }, { "before", BEFORE }, { "after", AFTER }, { "L1", 1 }, { "L2", 2 },
+	{ "vcpu-events", VCPU_EVENTS }, { "sync-regs", SYNC_REGS }, { "guest-debug", GUEST_DEBUG },
+	{ "mce", MCE }, { "nmi", NMI },
 };
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
@@ -167,9 +188,10 @@ static struct own_vm *vm_for(const struct injection *injection)
 static uint32_t exceptions_of(const struct injection *injection)
 {
 	uint32_t exceptions = injection->earlier ? 1U << PF_VECTOR : 0;
+	uint32_t own = injection->vector < 32 ? 1U << injection->vector : 0;
 
-	if (injection->intercept && injection->vector < 32 && injection->vector != 2)
-		exceptions |= 1U << injection->vector;
+	if (injection->intercept)
+		exceptions |= (injection->intercept == OTHERS ? ~own : own) & ~NMI_BIT;
 	return exceptions;
 }
 
@@ -184,8 +206,9 @@ static bool arrive(struct own_vm *vm, const struct injection *injection)
 		.exceptions = exceptions_of(injection),
 		.pfec_mask = (uint32_t)injection->pfec_mask,
 		.pfec_match = (uint32_t)injection->pfec_match,
-		.nmi_exiting = injection->intercept && injection->vector == 2,
+		.nmi_exiting = injection->intercept && (injection->vector == 2 || injection->nmi == 1),
 		.dr7 = injection->l2_dr7,
+		.user = injection->cpl == 3,
 	};
 	struct own_stop stop;
 
@@ -220,6 +243,8 @@ static struct kvm_vcpu_events events_of(const struct injection *injection,
 	struct kvm_vcpu_events events = *now;
 
 	events.flags &= ~(uint32_t)(KVM_VCPUEVENT_VALID_PAYLOAD | KVM_VCPUEVENT_VALID_TRIPLE_FAULT);
+	if (!injection->keep_flags)
+		events.flags = 0;
 	events.flags |= (uint32_t)injection->flags;
 	if (injection->flag)
 		events.flags |= KVM_VCPUEVENT_VALID_PAYLOAD;
@@ -234,15 +259,27 @@ static struct kvm_vcpu_events events_of(const struct injection *injection,
 	events.exception.error_code = injection->code == NONE ? 0 : (uint32_t)injection->code;
 	events.exception_has_payload = injection->payload != NONE;
 	events.exception_payload = injection->payload == NONE ? 0 : injection->payload;
+	if (injection->nmi != NONE)
+		events.nmi.pending = injection->nmi != 0;
+	if (injection->interrupt != NONE) {
+		events.interrupt.injected = 1;
+		events.interrupt.nr = (uint8_t)injection->interrupt;
+	}
+	if (injection->shadow != NONE)
+		events.interrupt.shadow = (uint8_t)injection->shadow;
 	return events;
 }
 
-static int sync_regs(struct own_vm *vm, const struct kvm_vcpu_events *events)
+static int sync_regs(struct own_vm *vm, const struct kvm_vcpu_events *events, bool with_regs)
 {
 	int error;
 
 	vm->run->s.regs.events = *events;
 	vm->run->kvm_dirty_regs = KVM_SYNC_X86_EVENTS;
+	if (with_regs) {
+		vm->run->s.regs.regs = before.regs;
+		vm->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+	}
 	error = own_settle(vm);
 	vm->run->kvm_dirty_regs = 0;
 	return error;
@@ -272,7 +309,7 @@ static int inject(struct own_vm *vm, const struct injection *injection,
 {
 	switch (injection->path) {
 	case SYNC_REGS:
-		return sync_regs(vm, events);
+		return sync_regs(vm, events, injection->with_regs);
 	case GUEST_DEBUG:
 		return guest_debug(vm, injection->vector);
 	case MCE:
@@ -284,16 +321,29 @@ static int inject(struct own_vm *vm, const struct injection *injection,
 	}
 }
 
-static bool set_dr7(struct own_vm *vm, uint64_t dr7)
+static bool set_debug_registers(struct own_vm *vm, const struct injection *injection)
 {
 	struct kvm_debugregs debugregs;
 
-	if (dr7 == OWN_DR7_RESET)
+	if (injection->dr7 == OWN_DR7_RESET && injection->old_dr6 == NONE)
 		return true;
 	if (ioctl(vm->vcpu, KVM_GET_DEBUGREGS, &debugregs) != 0)
 		return false;
-	debugregs.dr7 = dr7;
+	debugregs.dr7 = injection->dr7;
+	if (injection->old_dr6 != NONE)
+		debugregs.dr6 = injection->old_dr6;
 	return ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &debugregs) == 0;
+}
+
+/* To a VM that takes this one's place. */
+static bool move(struct own_vm *vm)
+{
+	struct own_vm to = { 0 };
+	bool good = own_move(vm, &to);
+
+	own_down(vm);
+	*vm = to;
+	return good;
 }
 
 static bool make_first(struct own_vm *vm, const struct injection *injection)
@@ -508,7 +558,8 @@ static bool conduct(struct own_vm *vm, const struct injection *injection)
 	bool good;
 	int error;
 
-	if (!arrive(vm, injection) || !set_dr7(vm, injection->dr7) || !make_first(vm, injection) ||
+	if (!arrive(vm, injection) || !set_debug_registers(vm, injection) ||
+	    (injection->moved == BEFORE && !move(vm)) || !make_first(vm, injection) ||
 	    !own_read(vm, &before))
 		return false;
 	events = events_of(injection, &before.events);
@@ -518,7 +569,9 @@ static bool conduct(struct own_vm *vm, const struct injection *injection)
 	print_injection(error);
 	if (injection->earlier)
 		own_vmx_print_kept(vm);
-	good = (error || set_registers(vm, injection)) && follow_up(vm, injection);
+	good = (error || set_registers(vm, injection)) && follow_up(vm, injection) &&
+	       (injection->moved != AFTER || move(vm)) &&
+	       (!injection->cut_short || own_unmap(vm, OWN_IDT));
 	if (injection->run)
 		return see_who(vm) && good;
 	good = take_back(vm) && good;

@@ -45,13 +45,13 @@ uint64_t own_symbol(const uint8_t *symbol)
 /* Identity-maps the first GiB by 2 MiB pages, under two roots. */
 static void build_page_tables(struct own_vm *vm)
 {
-	enum { PRESENT_WRITE = 3, LARGE = 0x80 };
+	enum { PRESENT_WRITE_USER = 7, LARGE = 0x80 };
 
-	*own_at(vm, OWN_L1_CR3) = OWN_PDPT | PRESENT_WRITE;
-	*own_at(vm, OWN_L2_CR3) = OWN_PDPT | PRESENT_WRITE;
-	*own_at(vm, OWN_PDPT) = OWN_PD | PRESENT_WRITE;
+	*own_at(vm, OWN_L1_CR3) = OWN_PDPT | PRESENT_WRITE_USER;
+	*own_at(vm, OWN_L2_CR3) = OWN_PDPT | PRESENT_WRITE_USER;
+	*own_at(vm, OWN_PDPT) = OWN_PD | PRESENT_WRITE_USER;
 	for (uint64_t i = 0; i < 512; i++)
-		own_at(vm, OWN_PD)[i] = i << 21 | LARGE | PRESENT_WRITE;
+		own_at(vm, OWN_PD)[i] = i << 21 | LARGE | PRESENT_WRITE_USER;
 }
 
 static void build_descriptors(struct own_vm *vm)
@@ -59,6 +59,7 @@ static void build_descriptors(struct own_vm *vm)
 	own_at(vm, OWN_GDT)[1] = 0x00af9b000000ffff; /* 64-bit code */
 	own_at(vm, OWN_GDT)[2] = 0x00cf93000000ffff; /* data */
 	own_at(vm, OWN_GDT)[3] = 0x00008b0000000067 | (uint64_t)OWN_TSS << 16;
+	*(uint32_t *)(vm->memory + OWN_TSS + 4) = OWN_L2_STACK; /* RSP0, for a handler of CPL 3 */
 	for (uint64_t i = 0; i < OWN_VECTORS; i++) {
 		uint64_t to = own_symbol(own_stubs) + i * OWN_STUB_SIZE;
 
@@ -68,16 +69,27 @@ static void build_descriptors(struct own_vm *vm)
 	}
 }
 
-static bool add_memory(struct own_vm *vm)
+static bool build_memory(struct own_vm *vm)
 {
-	struct kvm_userspace_memory_region region = { .memory_size = OWN_MEMORY };
-
 	vm->memory = mmap(NULL, OWN_MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 			  0);
 	if (vm->memory == MAP_FAILED)
-		return false;
-	region.userspace_addr = (uint64_t)vm->memory;
-	return ioctl(vm->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0;
+		return fail("its memory");
+	memcpy(own_at(vm, OWN_CODE), own_start, (size_t)(own_end - own_start));
+	build_page_tables(vm);
+	build_descriptors(vm);
+	return true;
+}
+
+static bool add_memory(struct own_vm *vm)
+{
+	struct kvm_userspace_memory_region region = {
+		.memory_size = OWN_MEMORY,
+		.userspace_addr = (uint64_t)vm->memory,
+	};
+
+	return ioctl(vm->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0 ||
+	       fail("KVM_SET_USER_MEMORY_REGION");
 }
 
 static bool enable(struct own_vm *vm, uint32_t capability)
@@ -169,7 +181,8 @@ static void on_alarm(int number)
 	(void)number; /* KVM_RUN returns EINTR, that is all */
 }
 
-bool own_up(struct own_vm *vm, bool payload, bool triple_fault)
+/* A VM that has no memory yet. */
+static bool build_vm(struct own_vm *vm, bool payload, bool triple_fault)
 {
 	struct sigaction action = { .sa_handler = on_alarm };
 
@@ -190,12 +203,13 @@ bool own_up(struct own_vm *vm, bool payload, bool triple_fault)
 		return fail("KVM_ENABLE_CAP of KVM_CAP_X86_TRIPLE_FAULT_EVENT");
 	vm->payload = payload;
 	vm->triple_fault = triple_fault;
-	if (!add_memory(vm))
-		return fail("KVM_SET_USER_MEMORY_REGION");
-	memcpy(own_at(vm, OWN_CODE), own_start, (size_t)(own_end - own_start));
-	build_page_tables(vm);
-	build_descriptors(vm);
-	return build_vcpu(vm);
+	return true;
+}
+
+bool own_up(struct own_vm *vm, bool payload, bool triple_fault)
+{
+	return build_vm(vm, payload, triple_fault) && build_memory(vm) && add_memory(vm) &&
+	       build_vcpu(vm);
 }
 
 void own_down(struct own_vm *vm)
@@ -287,6 +301,51 @@ bool own_reset(struct own_vm *vm, const struct own_plan *plan)
 	return true;
 }
 
+/* --- moving ----------------------------------------------------------------------------------- */
+
+static union {
+	struct kvm_nested_state state;
+	uint8_t room[NESTED_BUFFER];
+} nested_buffer;
+
+static bool save_nested(struct own_vm *vm)
+{
+	nested_buffer.state.size = sizeof(nested_buffer);
+	return ioctl(vm->vcpu, KVM_GET_NESTED_STATE, &nested_buffer) == 0;
+}
+
+/* The nested state wants EFER.SVME or CR4.VMXE to be there before it. */
+static bool load(struct own_vm *vm, struct vcpu_state *state)
+{
+	return (ioctl(vm->vcpu, KVM_SET_SREGS, &state->sregs) == 0 &&
+		ioctl(vm->vcpu, KVM_SET_REGS, &state->regs) == 0 &&
+		ioctl(vm->vcpu, KVM_SET_NESTED_STATE, &nested_buffer) == 0 &&
+		ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &state->debugregs) == 0 &&
+		ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &state->events) == 0) ||
+	       fail("moving it: KVM_SET_NESTED_STATE or another");
+}
+
+bool own_move(struct own_vm *from, struct own_vm *to)
+{
+	struct vcpu_state state;
+
+	if (!own_read(from, &state) || !save_nested(from))
+		return fail("moving it: KVM_GET_NESTED_STATE");
+	if (!build_vm(to, from->payload, from->triple_fault))
+		return false;
+	to->memory = from->memory;
+	from->memory = NULL;
+	to->vmcs_written = from->vmcs_written;
+	own_down(from);
+	return add_memory(to) && build_vcpu(to) && load(to, &state);
+}
+
+bool own_unmap(struct own_vm *vm, uint64_t page)
+{
+	/* shared memory: its contents stay */
+	return madvise(vm->memory + page, 0x1000, MADV_DONTNEED) == 0 || fail("madvise");
+}
+
 /* --- running --------------------------------------------------------------------------------- */
 
 int own_settle(struct own_vm *vm)
@@ -316,18 +375,12 @@ struct own_stop own_run(struct own_vm *vm)
 
 static bool read_nested(struct own_vm *vm, struct nested *nested)
 {
-	static union {
-		struct kvm_nested_state state;
-		uint8_t room[NESTED_BUFFER];
-	} buffer;
-
-	buffer.state.size = sizeof(buffer);
-	nested->supported = ioctl(vm->vcpu, KVM_GET_NESTED_STATE, &buffer) == 0;
+	nested->supported = save_nested(vm);
 	if (!nested->supported)
 		return true;
-	nested->flags = buffer.state.flags;
-	nested->format = buffer.state.format;
-	nested->size = buffer.state.size;
+	nested->flags = nested_buffer.state.flags;
+	nested->format = nested_buffer.state.format;
+	nested->size = nested_buffer.state.size;
 	return true;
 }
 

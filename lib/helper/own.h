@@ -20,6 +20,7 @@ struct own_plan {
 	uint32_t pfec_mask, pfec_match; /* VMX only (SDM volume 3, 26.2, "Exceptions") */
 	bool nmi_exiting;
 	uint64_t dr7;			/* that L1 gives L2 */
+	bool user;			/* L2 begins at CPL 3 */
 };
 
 struct own_vm {
@@ -46,6 +47,13 @@ bool own_up(struct own_vm *vm, bool payload, bool triple_fault);
 /* Puts the vCPU back to L1's first instruction, with nothing in flight. */
 bool own_reset(struct own_vm *vm, const struct own_plan *plan);
 void own_down(struct own_vm *vm);
+/*
+ * Migration: takes the vCPU's state out of `from` and puts it into `to`, a VM that has never run.
+ * `from` is gone afterwards; `to` has its memory. On failure both are to be taken down.
+ */
+bool own_move(struct own_vm *from, struct own_vm *to);
+/* L0 has to map that page anew when it is used next, which is a VM-exit to L0. */
+bool own_unmap(struct own_vm *vm, uint64_t page);
 
 /* Runs until the guest says something or KVM gives up, and completes an OUT. */
 struct own_stop own_run(struct own_vm *vm);

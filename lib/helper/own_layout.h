@@ -69,5 +69,6 @@
  * guest that was entered with IF=0 for an external interrupt, and L0 would get no timer.
  */
 #define OWN_RFLAGS 0x202
+#define OWN_RFLAGS_USER 0x3202 /* and IOPL 3, for OUT at CPL 3 */
 
 #endif

@@ -18,7 +18,7 @@ enum {
 	ES = 0x400, CS = 0x410, SS = 0x420, DS = 0x430,
 	GDTR = 0x460, IDTR = 0x480,
 	EFER = 0x4d0, CR4 = 0x548, CR3 = 0x550, CR0 = 0x558, DR7 = 0x560, DR6 = 0x568,
-	RFLAGS = 0x570, RIP = 0x578, RSP = 0x5d8, CR2 = 0x640, PAT = 0x668,
+	CPL = 0x4cb, RFLAGS = 0x570, RIP = 0x578, RSP = 0x5d8, CR2 = 0x640, PAT = 0x668,
 };
 
 #define NMI (1U << 1)		/* in INTERCEPT_3 */
@@ -26,7 +26,7 @@ enum {
 #define SHUTDOWN (1U << 31)
 #define VMRUN (1U << 0)		/* in INTERCEPT_4 */
 
-enum { CODE_64 = 0xa9b, DATA_32 = 0xc93 };
+enum { CODE_64 = 0xa9b, DATA_32 = 0xc93, DPL_3 = 0x60 };
 
 static void put32(struct own_vm *vm, uint64_t offset, uint32_t value)
 {
@@ -56,6 +56,11 @@ void own_svm_prepare(struct own_vm *vm, const struct own_plan *plan)
 	for (uint64_t offset = ES; offset <= DS; offset += 0x10)
 		put_segment(vm, offset, OWN_DATA_SELECTOR, DATA_32, ~0U, 0);
 	put_segment(vm, CS, OWN_CODE_SELECTOR, CODE_64, ~0U, 0);
+	if (plan->user) {
+		put_segment(vm, CS, OWN_CODE_SELECTOR | 3, CODE_64 | DPL_3, ~0U, 0);
+		put_segment(vm, SS, OWN_DATA_SELECTOR | 3, DATA_32 | DPL_3, ~0U, 0);
+		vm->memory[OWN_VMCS + CPL] = 3;
+	}
 	put_segment(vm, GDTR, 0, 0, OWN_GDT_LIMIT, OWN_GDT);
 	put_segment(vm, IDTR, 0, 0, OWN_IDT_LIMIT, OWN_IDT);
 	put64(vm, EFER, OWN_EFER_SVM);
@@ -65,7 +70,7 @@ void own_svm_prepare(struct own_vm *vm, const struct own_plan *plan)
 	put64(vm, CR4, OWN_CR4);
 	put64(vm, DR6, OWN_DR6_BEFORE);
 	put64(vm, DR7, plan->dr7);
-	put64(vm, RFLAGS, OWN_RFLAGS);
+	put64(vm, RFLAGS, plan->user ? OWN_RFLAGS_USER : OWN_RFLAGS);
 	put64(vm, RIP, own_symbol(own_l2));
 	put64(vm, RSP, OWN_L2_STACK);
 	put64(vm, PAT, 0x0007040600070406);

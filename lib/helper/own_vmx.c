@@ -6,6 +6,7 @@
 #include "own.h"
 
 enum { PIN, PRIMARY, EXIT, ENTRY };
+enum { ES, CS, SS, DS, FS, GS, LDTR, TR };
 
 enum {
 	PIN_NMI_EXITING = 1 << 3,
@@ -16,7 +17,7 @@ enum {
 };
 
 /* Access rights (SDM volume 3, table 25-2). */
-enum { CODE_64 = 0xa09b, DATA_32 = 0xc093, BUSY_TSS = 0x8b, UNUSABLE = 0x10000 };
+enum { CODE_64 = 0xa09b, DATA_32 = 0xc093, BUSY_TSS = 0x8b, DPL_3 = 0x60, UNUSABLE = 0x10000 };
 
 /* What L1 reads after a VM-exit, in the order of its log. */
 static const struct {
@@ -65,9 +66,20 @@ static void put_controls(struct list *list, const struct own_vm *vm)
 	put(list, 0x2800, ~0ULL); /* no linked VMCS */
 }
 
+static void put_segment(struct list *list, uint32_t number, uint16_t selector, uint64_t base,
+			uint32_t limit, uint32_t rights)
+{
+	put(list, 0x800 + 2 * number, selector);
+	put(list, 0x4800 + 2 * number, limit);
+	put(list, 0x4814 + 2 * number, rights);
+	put(list, 0x6806 + 2 * number, base);
+}
+
 /* What a case chooses, and what running L2 changes. */
 static void put_case(struct list *list, const struct own_vm *vm, const struct own_plan *plan)
 {
+	uint16_t rpl = plan->user ? 3 : 0, dpl = plan->user ? DPL_3 : 0;
+
 	put(list, 0x4000, control(vm, PIN, plan->nmi_exiting ? PIN_NMI_EXITING : 0));
 	put(list, 0x4004, plan->exceptions);
 	put(list, 0x4006, plan->pfec_mask);
@@ -75,10 +87,12 @@ static void put_case(struct list *list, const struct own_vm *vm, const struct ow
 	put(list, 0x681a, plan->dr7);
 	put(list, 0x681c, OWN_L2_STACK);
 	put(list, 0x681e, own_symbol(own_l2));
-	put(list, 0x6820, OWN_RFLAGS);
+	put(list, 0x6820, plan->user ? OWN_RFLAGS_USER : OWN_RFLAGS);
 	put(list, 0x4824, 0); /* interruptibility, activity, pending debug exceptions */
 	put(list, 0x4826, 0);
 	put(list, 0x6822, 0);
+	put_segment(list, CS, OWN_CODE_SELECTOR | rpl, 0, ~0U, CODE_64 | dpl);
+	put_segment(list, SS, OWN_DATA_SELECTOR | rpl, 0, ~0U, DATA_32 | dpl);
 }
 
 static void put_host(struct list *list)
@@ -101,24 +115,11 @@ static void put_host(struct list *list)
 	put(list, 0x6c16, own_symbol(own_l1_vmx_exit));
 }
 
-static void put_segment(struct list *list, uint32_t number, uint16_t selector, uint64_t base,
-			uint32_t limit, uint32_t rights)
-{
-	put(list, 0x800 + 2 * number, selector);
-	put(list, 0x4800 + 2 * number, limit);
-	put(list, 0x4814 + 2 * number, rights);
-	put(list, 0x6806 + 2 * number, base);
-}
-
 static void put_guest(struct list *list)
 {
-	enum { ES, CS, SS, DS, FS, GS, LDTR, TR };
-
-	for (uint32_t number = ES; number <= GS; number++)
-		if (number == CS)
-			put_segment(list, CS, OWN_CODE_SELECTOR, 0, ~0U, CODE_64);
-		else
-			put_segment(list, number, OWN_DATA_SELECTOR, 0, ~0U, DATA_32);
+	put_segment(list, ES, OWN_DATA_SELECTOR, 0, ~0U, DATA_32);
+	for (uint32_t number = DS; number <= GS; number++)
+		put_segment(list, number, OWN_DATA_SELECTOR, 0, ~0U, DATA_32);
 	put_segment(list, LDTR, 0, 0, 0, UNUSABLE);
 	put_segment(list, TR, OWN_TSS_SELECTOR, OWN_TSS, 0x67, BUSY_TSS);
 	put(list, 0x4810, OWN_GDT_LIMIT);

@@ -178,3 +178,53 @@ def test_something_stale_must_be_there_to_be_told_apart(
     one = case(f"c 14 {code} 0x5000 yes exit given payload", columns)
     judgement, _ = judge_case(one, seen(**vmexit(error_code=code), earlier=earlier))
     assert judgement.verdict is verdict
+
+
+PENDING = {
+    "injected": 0, "pending": 1, "has_payload": 1, "vector": 14, "has_code": 1, "code": "0x6",
+    "payload": "0x5000",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("told", "verdict"),
+    [
+        ({}, Verdict.PASS),
+        ({"vector": 13}, Verdict.FAIL),
+        ({"has_code": 0}, Verdict.FAIL),
+        ({"code": "0x0"}, Verdict.FAIL),
+        ({"payload": "0x0"}, Verdict.FAIL),
+    ],
+)
+def test_what_kvm_returns_must_be_what_was_sent(told: dict[str, Any], verdict: Verdict) -> None:
+    one = case("c 14 0x6 0x5000 L2 pending+payload handler",
+               "name vector code payload active => returned who")  # fmt: skip
+    judgement, _ = judge_case(one, seen(**hit(), returned={**PENDING, **told}))
+    assert judgement.verdict is verdict
+    assert (verdict is Verdict.PASS) != judgement.reason.startswith("KVM_GET_VCPU_EVENTS returned")
+
+
+def test_what_was_refused_leaves_the_one_before_and_what_was_accepted_replaces_it() -> None:
+    busy = case("c 3 6 EBUSY handler", "name vector first => errno who")
+    assert judge_case(busy, seen(**hit(6), errno="EBUSY"))[0].verdict is Verdict.PASS
+    next_one = case("c 3 6 none handler", "name vector first => errno who")
+    assert judge_case(next_one, seen(**hit(3)))[0].verdict is Verdict.PASS
+    assert judge_case(next_one, seen(**hit(6)))[0].verdict is Verdict.FAIL
+
+
+@pytest.mark.parametrize(
+    ("format_", "given", "value"),
+    [
+        ("vmx", vmexit(idt_vectoring_info="0x80000306"), "0x306"),
+        ("vmx", vmexit(idt_vectoring_info="0x306"), "none"),
+        ("svm", svm_exit(exit_int_info="0x80000b0d"), "0xb0d"),
+        ("svm", svm_exit(exit_int_info="0x0"), "none"),
+    ],
+)
+def test_what_l1_is_told_of_the_event_on_its_way(
+    format_: str, given: dict[str, Any], value: str
+) -> None:
+    one = case(f"c 14 exit {value}", "name vector => who vectoring")
+    assert judge_case(one, seen(format_, **given))[0].verdict is Verdict.PASS
+    other = case("c 14 exit 0x30e", "name vector => who vectoring")
+    assert judge_case(other, seen(format_, **given))[0].reason.startswith(f"vectoring seen {value}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from l2gate.contract.judge import Judgement, Verdict
-from l2gate.contract.table import Case
+from l2gate.contract.table import NUMBERS, Case
 
 #: What is there before an injection (lib/helper/own.h).
 CR2_BEFORE = 0xC2C2C000
@@ -123,7 +123,7 @@ def judge_case(case: Case, seen: Seen) -> tuple[Judgement, list[str]]:
         if expected.known is None or value != _wanted(case, column, expected.known, seen):
             return Judgement(Verdict.FAIL, complaint), deviations
         deviations.append(complaint)
-    if wrong := _received_right(case, seen) or _afterwards(seen):
+    if wrong := _told(case, seen) or _received_right(case, seen) or _afterwards(seen):
         return Judgement(Verdict.FAIL, wrong), deviations
     tail = f"; as known: {'; '.join(deviations)}" if deviations else ""
     return Judgement(Verdict.PASS, f"{_summary(seen)}{tail}"), deviations
@@ -162,6 +162,16 @@ def _exit(_: Case, seen: Seen) -> str:
     return "exception" if reason == 0 or 0x40 <= reason < 0x60 else f"reason {reason:#x}"
 
 
+def _vectoring(_: Case, seen: Seen) -> str:
+    """Vector, type and whether there is an error code lie in the same bits (SDM volume 3, table
+    25-17; APM volume 2, 15.7.2)."""
+    if not seen.exit:
+        return "none"
+    field = "idt_vectoring_info" if seen.format == "vmx" else "exit_int_info"
+    info = int(seen.exit[field], 16)
+    return f"{info & 0xFFF:#x}" if info & 1 << 31 else "none"
+
+
 def _gd(_: Case, seen: Seen) -> str:
     """DR7.GD as the receiver finds it: L1 in its VMCS or VMCB, a handler in the register. The
     helper clears it in between if KVM says that it is still set."""
@@ -182,6 +192,7 @@ SEEN: dict[str, Callable[[Case, Seen], str]] = {
     "qual": lambda _, seen: _number(seen.qualification) if seen.exit else "none",
     "length": lambda _, seen: _number(seen.exit.get("length", "none")),
     "gd": _gd,
+    "vectoring": _vectoring,
 }
 
 
@@ -198,7 +209,7 @@ def _wanted(case: Case, column: str, value: str, seen: Seen) -> str:
     if value == "payload":
         payload = case.payload or 0
         return f"{dr6_after(payload) if column == 'dr6' else payload:#x}"
-    return _number(value) if column in ("code", "cr2", "dr6", "qual", "length") else value
+    return _number(value) if column in NUMBERS else value
 
 
 def dr6_after(payload: int) -> int:
@@ -217,6 +228,22 @@ def _words(value: str, cell: str) -> str:
     return value if value == cell else f"{value} ({cell})"
 
 
+def _told(case: Case, seen: Seen) -> str | None:
+    """What KVM_GET_VCPU_EVENTS returned must be what was sent, to the last bit: it is what a
+    migration takes along."""
+    if "returned" not in case.expected or seen.returned == "nothing":
+        return None
+    events, code = seen.raw["returned"], case.code
+    told = [events["vector"], events["has_code"], events["code"]]
+    sent = [case.vector, int(code is not None), f"{code or 0:#x}"]
+    if events["has_payload"]:
+        told.append(events["payload"])
+        sent.append(f"{case.payload or 0:#x}")
+    if told != sent:
+        return f"KVM_GET_VCPU_EVENTS returned {told}, sent {sent} (vector, has code, code, payload)"
+    return None
+
+
 def _received_right(case: Case, seen: Seen) -> str | None:
     """The receiver must have got that exception, once, and no other."""
     if seen.who == "L1-exit":
@@ -225,7 +252,7 @@ def _received_right(case: Case, seen: Seen) -> str | None:
         return _exit_right(case, seen)
     vectors = [hit["vector"] for hit in seen.hits]
     wanted = [case.vector] if seen.who in ("L1-handler", "L2-handler") else []
-    if case.words.get("first", "none") != "none" and wanted:
+    if seen.errno and case.words.get("first", "none") != "none" and wanted:
         wanted = [int(case.words["first"], 0)]
     if vectors != wanted:
         return f"the IDT was entered for vectors {vectors}, wanted {wanted}"

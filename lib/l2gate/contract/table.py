@@ -35,6 +35,9 @@ Right of `=>` is what must be seen, judged from left to right; `-` is not judged
     returned   KVM_GET_VCPU_EVENTS right afterwards: nothing, injected, pending, pending+payload
     unchanged  whether the vCPU's state is as before the ioctl: yes or no
     exit       exception (the default for who=exit), triple-fault
+    vectoring  what L1 is told to have been on its way to L2 at the exit: none, or the low 12 bits
+               of the IDT-vectoring information (SVM: EXITINTINFO), 0x306 for #UD, 0xb0d for #GP
+               with an error code
     l0         what becomes of L0's kernel: well, warns, crashes (l2gate observe)
 
 `right~known` tolerates a known defect of KVM: the table's header says which one, and the result
@@ -59,12 +62,13 @@ ERROR_CODES = {8: 0, 10: 0x18, 11: 0x18, 12: 0x18, 13: 0x18, 14: 0x6, 17: 0}
 
 #: What userspace hands to KVM: by these words a case finds its control, the same with L1 active.
 SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "payload", "flag",
-        "flags", "triple", "cr2", "dr6")  # fmt: skip
+        "flags", "triple", "cr2", "dr6", "keep_flags", "nmi", "interrupt", "shadow",
+        "with_regs")  # fmt: skip
 
 #: All words for the helper.
 WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "earlier",
-         "long_out", "first", "first_injected", "first_path", "get_set", "set_regs",
-         "run"}  # fmt: skip
+         "long_out", "first", "first_injected", "first_path", "get_set", "set_regs", "run", "cpl",
+         "moved", "old_dr6", "cut_short"}  # fmt: skip
 #: `none` is the contract of tables that promise nothing.
 CONTRACTS = ("payload", "refuse")
 _CONDITIONS = {"where": ("any", "vmx", "svm", "soft"), "era": ("any", "6.1+", "before-6.1")}
@@ -75,6 +79,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "returned": ("nothing", "injected", "pending", "pending+payload"),
     "unchanged": ("yes", "no"),
     "exit": ("exception", "triple-fault"),
+    "vectoring": ("none",),
     "l0": ("well", "warns", "crashes"),
     "code": ("none", "given"),
     "cr2": ("same", "payload"),
@@ -82,7 +87,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "qual": ("none", "same", "payload"),
     "length": ("none",),
 }
-_NUMBERS = {"code", "cr2", "dr6", "qual", "length"}
+#: Columns in which a number may stand.
+NUMBERS = {"code", "cr2", "dr6", "qual", "length", "vectoring"}
 
 
 @dataclass(frozen=True)
@@ -293,7 +299,7 @@ class _Reader:
     def _expected(self, column: str, cell: str) -> Expected:
         right, tilde, known = cell.partition("~")
         for value in (right, known) if tilde else (right,):
-            if value not in _CHOICES[column] and not (column in _NUMBERS and _is_number(value)):
+            if value not in _CHOICES[column] and not (column in NUMBERS and _is_number(value)):
                 raise self.broken(f"{column} cannot be {value or 'empty'}")
         return Expected(right, known if tilde else None)
 
