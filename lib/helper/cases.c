@@ -34,6 +34,7 @@
  *                       injection, as in a migration; the kernel must have KVM_SET_NESTED_STATE [no]
  *   pfec_mask=N pfec_match=N    VMX: which #PF error codes that is about [0, 0]
  *   dr7=N               of the level that is active, by KVM_SET_DEBUGREGS [0x400]
+ *   debugged=yes|no     userspace debugs the guest: KVM_GUESTDBG_ENABLE, and nothing else of it [no]
  *   old_dr6=none|N      of the level that is active, by KVM_SET_DEBUGREGS [none: OWN_DR6_BEFORE]
  *   l2_dr7=N            what L1 gives L2 in its VMCS or VMCB [0x400]
  *   earlier=yes|no      VMX: before, L2 has a #PF of its own that exits to L1 (a write to
@@ -93,7 +94,7 @@ struct injection {
 	uint64_t cap, triple_cap, active, path, vector, injected, pending, code, payload, flag,
 		flags, triple, intercept, pfec_mask, pfec_match, dr7, l2_dr7, earlier, long_out,
 		first, first_injected, first_path, cr2, dr6, get_set, set_regs, run, keep_flags,
-		nmi, interrupt, shadow, with_regs, cpl, moved, old_dr6, cut_short;
+		nmi, interrupt, shadow, with_regs, cpl, moved, old_dr6, cut_short, debugged;
 };
 
 static const struct injection nothing_said = {
@@ -113,6 +114,7 @@ static const struct {
 	WORD(long_out), WORD(first), WORD(first_injected), WORD(first_path), WORD(cr2), WORD(dr6),
 	WORD(get_set), WORD(set_regs), WORD(run), WORD(keep_flags), WORD(nmi), WORD(interrupt),
 	WORD(shadow), WORD(with_regs), WORD(cpl), WORD(moved), WORD(old_dr6), WORD(cut_short),
+	WORD(debugged),
 };
 
 static const struct {
@@ -346,6 +348,13 @@ static bool move(struct own_vm *vm)
 	return good;
 }
 
+static bool debug(struct own_vm *vm)
+{
+	struct kvm_guest_debug debug = { .control = KVM_GUESTDBG_ENABLE };
+
+	return ioctl(vm->vcpu, KVM_SET_GUEST_DEBUG, &debug) == 0;
+}
+
 static bool make_first(struct own_vm *vm, const struct injection *injection)
 {
 	struct injection first = nothing_said;
@@ -559,8 +568,8 @@ static bool conduct(struct own_vm *vm, const struct injection *injection)
 	int error;
 
 	if (!arrive(vm, injection) || !set_debug_registers(vm, injection) ||
-	    (injection->moved == BEFORE && !move(vm)) || !make_first(vm, injection) ||
-	    !own_read(vm, &before))
+	    (injection->moved == BEFORE && !move(vm)) || (injection->debugged && !debug(vm)) ||
+	    !make_first(vm, injection) || !own_read(vm, &before))
 		return false;
 	events = events_of(injection, &before.events);
 	error = inject(vm, injection, &events);

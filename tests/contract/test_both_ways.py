@@ -123,6 +123,7 @@ def test_the_refusal_table_knows_the_pair_apart(host: str, tmp_path: Path) -> No
         "refused-in-user-mode",
         "refused-without-flags",
         "refused-after-a-migration",
+        "refused-while-debugged",
         "refused-with-all-the-rest",
         "refused-and-nothing-lost",
         "refused-and-nmi-not-lost",

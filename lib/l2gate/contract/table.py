@@ -68,7 +68,7 @@ SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "p
 #: All words for the helper.
 WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "earlier",
          "long_out", "first", "first_injected", "first_path", "get_set", "set_regs", "run", "cpl",
-         "moved", "old_dr6", "cut_short"}  # fmt: skip
+         "moved", "old_dr6", "cut_short", "debugged"}  # fmt: skip
 #: `none` is the contract of tables that promise nothing.
 CONTRACTS = ("payload", "refuse")
 _CONDITIONS = {"where": ("any", "vmx", "svm", "soft"), "era": ("any", "6.1+", "before-6.1")}
