@@ -55,7 +55,7 @@
  *
  * The answer is {"type":"case","errno","nested_state","guest_mode","cr3","rip","returned":{...},
  * "changed":[...],"earlier":{...},"who","hits":[...],"exit":{...},"cr2","dr6","dr7","kvm_exit",
- * "back","seconds"}:
+ * "back"}, or an error line if the case could not be conducted; then {"type":"done","seconds"}:
  *   nested_state  whether the kernel has KVM_GET_NESTED_STATE
  *   guest_mode    whether L2 is on the vCPU right before: it says so, else CR3 does
  *   returned   what KVM_GET_VCPU_EVENTS says of the exception right after the injection
@@ -561,15 +561,25 @@ static void print_injection(int error)
 	vcpu_print_changes("changed", &before, &after);
 }
 
+/* To where the injection is made. Prints an error line and returns false on failure. */
+static bool set_up(struct own_vm *vm, const struct injection *injection)
+{
+	return arrive(vm, injection) &&
+	       (set_debug_registers(vm, injection) || own_fail("KVM_SET_DEBUGREGS")) &&
+	       (injection->moved != BEFORE || move(vm)) &&
+	       (!injection->debugged || debug(vm) || own_fail("KVM_SET_GUEST_DEBUG")) &&
+	       (make_first(vm, injection) || own_fail("an exception before it")) &&
+	       own_read(vm, &before);
+}
+
+/* Returns whether the VM can be used again. */
 static bool conduct(struct own_vm *vm, const struct injection *injection)
 {
 	struct kvm_vcpu_events events;
 	bool good;
 	int error;
 
-	if (!arrive(vm, injection) || !set_debug_registers(vm, injection) ||
-	    (injection->moved == BEFORE && !move(vm)) || (injection->debugged && !debug(vm)) ||
-	    !make_first(vm, injection) || !own_read(vm, &before))
+	if (!set_up(vm, injection))
 		return false;
 	events = events_of(injection, &before.events);
 	error = inject(vm, injection, &events);
@@ -581,10 +591,13 @@ static bool conduct(struct own_vm *vm, const struct injection *injection)
 	good = (error || set_registers(vm, injection)) && follow_up(vm, injection) &&
 	       (injection->moved != AFTER || move(vm)) &&
 	       (!injection->cut_short || own_unmap(vm, OWN_IDT));
-	if (injection->run)
-		return see_who(vm) && good;
-	good = take_back(vm) && good;
-	json_bool("back", good);
+	if (injection->run) {
+		good = see_who(vm) && good;
+	} else {
+		good = take_back(vm) && good;
+		json_bool("back", good);
+	}
+	json_end();
 	return good;
 }
 
@@ -596,24 +609,20 @@ static double seconds(void)
 	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static bool answer(char *line)
+static void answer(char *line)
 {
 	double start = seconds();
 	struct injection injection;
 	struct own_vm *vm;
-	bool good;
 
-	if (!read_case(line, &injection))
-		return false;
-	vm = vm_for(&injection);
-	if (!vm)
-		return false;
-	good = conduct(vm, &injection);
-	if (!good || injection.path == MCE)
-		own_down(vm);
+	if (read_case(line, &injection)) {
+		vm = vm_for(&injection);
+		if (vm && (!conduct(vm, &injection) || injection.path == MCE))
+			own_down(vm);
+	}
+	json_begin("done");
 	json_real("seconds", seconds() - start);
 	json_end();
-	return true;
 }
 
 /* Without NRIPS, SVM delivers #BP and #OF only onto an INT3 or INTO (svm_update_soft_interrupt_rip). */
@@ -645,16 +654,15 @@ static void print_head(const struct own_vm *vm)
 int verb_cases(int argc, char **argv)
 {
 	char line[1024];
-	bool good = true;
 
 	(void)argc;
 	(void)argv;
 	if (!own_up(&vms[0], false, false))
 		return FAILED;
 	print_head(&vms[0]);
-	while (good && fgets(line, sizeof(line), stdin))
-		good = answer(line);
+	while (fgets(line, sizeof(line), stdin))
+		answer(line);
 	for (size_t i = 0; i < COUNT(vms); i++)
 		own_down(&vms[i]);
-	return good ? DONE : FAILED;
+	return DONE;
 }

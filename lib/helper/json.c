@@ -9,6 +9,7 @@
 #include "json.h"
 
 static bool first = true;
+static bool begun; /* a line is not at its end */
 
 static void quoted(const char *text)
 {
@@ -52,6 +53,9 @@ static void close_with(char bracket)
 
 void json_begin(const char *type)
 {
+	if (begun)
+		putchar('\n'); /* an error in the middle of an answer has a line of its own */
+	begun = true;
 	first = true;
 	open_with(NULL, '{');
 	json_text("type", type);
@@ -63,6 +67,7 @@ void json_end(void)
 	putchar('\n');
 	fflush(stdout);
 	first = true;
+	begun = false;
 }
 
 void json_object(const char *key) { open_with(key, '{'); }

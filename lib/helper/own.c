@@ -24,7 +24,7 @@ enum {
 };
 #define MSR_VM_HSAVE_PA 0xc0010117
 
-static bool fail(const char *what)
+bool own_fail(const char *what)
 {
 	json_error(errno, "L0 needs /dev/kvm with nested=1", "the helper's own VM: %s", what);
 	return false;
@@ -74,7 +74,7 @@ static bool build_memory(struct own_vm *vm)
 	vm->memory = mmap(NULL, OWN_MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 			  0);
 	if (vm->memory == MAP_FAILED)
-		return fail("its memory");
+		return own_fail("its memory");
 	memcpy(own_at(vm, OWN_CODE), own_start, (size_t)(own_end - own_start));
 	build_page_tables(vm);
 	build_descriptors(vm);
@@ -89,7 +89,7 @@ static bool add_memory(struct own_vm *vm)
 	};
 
 	return ioctl(vm->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0 ||
-	       fail("KVM_SET_USER_MEMORY_REGION");
+	       own_fail("KVM_SET_USER_MEMORY_REGION");
 }
 
 static bool enable(struct own_vm *vm, uint32_t capability)
@@ -164,16 +164,16 @@ static bool build_vcpu(struct own_vm *vm)
 
 	vm->vcpu = ioctl(vm->vm, KVM_CREATE_VCPU, 0);
 	if (vm->vcpu < 0)
-		return fail("KVM_CREATE_VCPU");
+		return own_fail("KVM_CREATE_VCPU");
 	vm->run_size = (size_t)ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
 	vm->run = mmap(NULL, vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu, 0);
 	if (vm->run == MAP_FAILED)
-		return fail("mapping kvm_run");
+		return own_fail("mapping kvm_run");
 	if (!set_cpuid(vm))
-		return fail("KVM_SET_CPUID2");
+		return own_fail("KVM_SET_CPUID2");
 	if (ioctl(vm->vcpu, KVM_X86_SETUP_MCE, &mcg_cap) != 0)
-		return fail("KVM_X86_SETUP_MCE");
-	return enable_virtualization(vm) || fail("the MSRs of VMX or SVM");
+		return own_fail("KVM_X86_SETUP_MCE");
+	return enable_virtualization(vm) || own_fail("the MSRs of VMX or SVM");
 }
 
 static void on_alarm(int number)
@@ -192,15 +192,15 @@ static bool build_vm(struct own_vm *vm, bool payload, bool triple_fault)
 	sigaction(SIGALRM, &action, NULL);
 	vm->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (vm->kvm < 0)
-		return fail("opening /dev/kvm");
+		return own_fail("opening /dev/kvm");
 	vm->vm = ioctl(vm->kvm, KVM_CREATE_VM, 0);
 	if (vm->vm < 0)
-		return fail("KVM_CREATE_VM");
+		return own_fail("KVM_CREATE_VM");
 	ioctl(vm->vm, KVM_SET_TSS_ADDR, 0xfffbd000UL); /* Intel wants it; AMD ignores it */
 	if (payload && !enable(vm, KVM_CAP_EXCEPTION_PAYLOAD))
-		return fail("KVM_ENABLE_CAP of KVM_CAP_EXCEPTION_PAYLOAD");
+		return own_fail("KVM_ENABLE_CAP of KVM_CAP_EXCEPTION_PAYLOAD");
 	if (triple_fault && !enable(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT))
-		return fail("KVM_ENABLE_CAP of KVM_CAP_X86_TRIPLE_FAULT_EVENT");
+		return own_fail("KVM_ENABLE_CAP of KVM_CAP_X86_TRIPLE_FAULT_EVENT");
 	vm->payload = payload;
 	vm->triple_fault = triple_fault;
 	return true;
@@ -294,10 +294,10 @@ bool own_reset(struct own_vm *vm, const struct own_plan *plan)
 	else
 		own_vmx_prepare(vm, plan);
 	if (!reset_sregs(vm) || !reset_events(vm))
-		return fail("KVM_SET_SREGS or KVM_SET_VCPU_EVENTS");
+		return own_fail("KVM_SET_SREGS or KVM_SET_VCPU_EVENTS");
 	if (ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &debugregs) != 0 ||
 	    ioctl(vm->vcpu, KVM_SET_REGS, &regs) != 0 || !set_msr(vm, MSR_MCG_STATUS, 0))
-		return fail("KVM_SET_DEBUGREGS, KVM_SET_REGS or KVM_SET_MSRS");
+		return own_fail("KVM_SET_DEBUGREGS, KVM_SET_REGS or KVM_SET_MSRS");
 	return true;
 }
 
@@ -322,7 +322,7 @@ static bool load(struct own_vm *vm, struct vcpu_state *state)
 		ioctl(vm->vcpu, KVM_SET_NESTED_STATE, &nested_buffer) == 0 &&
 		ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &state->debugregs) == 0 &&
 		ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &state->events) == 0) ||
-	       fail("moving it: KVM_SET_NESTED_STATE or another");
+	       own_fail("moving it: KVM_SET_NESTED_STATE or another");
 }
 
 bool own_move(struct own_vm *from, struct own_vm *to)
@@ -330,7 +330,7 @@ bool own_move(struct own_vm *from, struct own_vm *to)
 	struct vcpu_state state;
 
 	if (!own_read(from, &state) || !save_nested(from))
-		return fail("moving it: KVM_GET_NESTED_STATE");
+		return own_fail("moving it: KVM_GET_NESTED_STATE");
 	if (!build_vm(to, from->payload, from->triple_fault))
 		return false;
 	to->memory = from->memory;
@@ -343,7 +343,7 @@ bool own_move(struct own_vm *from, struct own_vm *to)
 bool own_unmap(struct own_vm *vm, uint64_t page)
 {
 	/* shared memory: its contents stay */
-	return madvise(vm->memory + page, 0x1000, MADV_DONTNEED) == 0 || fail("madvise");
+	return madvise(vm->memory + page, 0x1000, MADV_DONTNEED) == 0 || own_fail("madvise");
 }
 
 /* --- running --------------------------------------------------------------------------------- */
@@ -392,5 +392,5 @@ bool own_read(struct own_vm *vm, struct vcpu_state *state)
 		ioctl(vm->vcpu, KVM_GET_SREGS, &state->sregs) == 0 &&
 		ioctl(vm->vcpu, KVM_GET_DEBUGREGS, &state->debugregs) == 0 &&
 		ioctl(vm->vcpu, KVM_GET_VCPU_EVENTS, &state->events) == 0) ||
-	       fail("reading the vCPU");
+	       own_fail("reading the vCPU");
 }

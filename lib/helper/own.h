@@ -42,6 +42,8 @@ struct own_stop {
 	int port;			/* of an OUT, else -1 */
 };
 
+/* Prints an error line that names errno, and returns false. */
+bool own_fail(const char *what);
 /* Both print an error line and return false on failure. */
 bool own_up(struct own_vm *vm, bool payload, bool triple_fault);
 /* Puts the vCPU back to L1's first instruction, with nothing in flight. */

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
 from typing import Any
 
 from l2gate.contract.choice import words_of_row
-from l2gate.contract.judge import Judgement
+from l2gate.contract.judge import Judgement, Verdict
 from l2gate.contract.paths import ALL
 from l2gate.contract.received import Seen, judge_case
 from l2gate.contract.table import Case, Ground, Table, load
@@ -52,10 +53,14 @@ class OwnVm(Evidence):
         if not any(self.choice.takes(words_of_row(case)) for case in cases):
             raise _about_another(table, ground)
         for case, answer in zip(cases, answers, strict=True):
-            self._conclude(case, Seen(answer, ground.format), each)
+            if isinstance(answer, str):
+                self._not_conducted(case, answer, each)
+            else:
+                self._conclude(case, Seen(answer, ground.format), each)
 
-    def _ask(self, cases: Sequence[Case]) -> tuple[Ground, list[Case], list[dict[str, Any]]]:
-        """The cases that hold here and their answers, by one process over one channel."""
+    def _ask(self, cases: Sequence[Case]) -> tuple[Ground, list[Case], list[dict[str, Any] | str]]:
+        """The cases that hold here and their answers, by one process over one channel; instead of
+        an answer why there is none."""
         deadline = self.budget.deadline("the helper starts cases on L0", _START_SECONDS)
         with self._l0.start([self.facts.helper, "cases"], deadline) as remote:
             ground = ground_of(remote.read_object(deadline))
@@ -63,14 +68,26 @@ class OwnVm(Evidence):
             remote.send("\n".join(case.request for case in here))
             seconds = _START_SECONDS + _CASE_SECONDS * len(here)
             deadline = self.budget.deadline(f"{len(here)} cases on L0", seconds)
-            return ground, here, [_answer(remote, deadline, case) for case in here]
+            return ground, here, [_answer(remote, deadline) for _ in here]
 
     def _conclude(self, case: Case, seen: Seen, seconds: float) -> None:
         judgement, deviations = judge_case(case, seen)
+        told = {"seen_errno": seen.errno, "who": seen.who, "proof": _proof(seen)}
+        self._record(case, judgement, seconds, told | {"deviations": deviations})
+
+    def _not_conducted(self, case: Case, why: str, seconds: float) -> None:
+        """KVM would not do what comes before the injection, or the helper has lost its way."""
+        judgement = Judgement(Verdict.INCONCLUSIVE, f"it could not be conducted: {why}")
+        told: dict[str, Any] = {"seen_errno": None, "who": "not-run", "proof": {}}
+        self._record(case, judgement, seconds, told | {"deviations": []})
+
+    def _record(
+        self, case: Case, judgement: Judgement, seconds: float, told: dict[str, Any]
+    ) -> None:
         name = f"{case.table}:{case.line} {case.name} {label(case.vector, case.code)}"
         self.judgements.append((name, judgement))
-        data = _data(case, seen, judgement)
-        data |= {"test": self.test, "seconds": round(seconds, 6), "deviations": deviations}
+        data = _data(case, judgement) | told
+        data |= {"test": self.test, "seconds": round(seconds, 6)}
         self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
 
 
@@ -113,14 +130,26 @@ def ground_of(head: dict[str, Any]) -> Ground:
     )
 
 
-def _answer(remote: Remote, deadline: Deadline, case: Case) -> dict[str, Any]:
-    answer = remote.read_object(deadline)
-    if answer["type"] != "case":
-        raise BenchError(f"the helper answered {answer} to {case.request}")
-    return answer
+def _answer(remote: Remote, deadline: Deadline) -> dict[str, Any] | str:
+    """The lines up to `done`: the helper's answer, or why there is none."""
+    answer: dict[str, Any] = {}
+    why = ""
+    while True:
+        line = remote.read_line(deadline)
+        try:
+            told = json.loads(line)
+        except ValueError:
+            why = why or f"the helper said {line!r}"
+            continue
+        if told["type"] == "done":
+            return why or answer or "the helper said nothing"
+        if told["type"] == "case":
+            answer = told
+        else:
+            why = f"{told['what']} ({told['name']})"
 
 
-def _data(case: Case, seen: Seen, judgement: Judgement) -> dict[str, Any]:
+def _data(case: Case, judgement: Judgement) -> dict[str, Any]:
     expected = case.expected.get("errno")
     return {
         "table": case.table,
@@ -139,11 +168,8 @@ def _data(case: Case, seen: Seen, judgement: Judgement) -> dict[str, Any]:
             for key, value in case.expected.items()
         },
         "expected_errno": expected.right if expected and expected.right != "none" else None,
-        "seen_errno": seen.errno,
-        "who": seen.who,
         "verdict": judgement.verdict.value,
         "reason": judgement.reason,
-        "proof": _proof(seen),
     }
 
 

@@ -114,6 +114,9 @@ class EmulatedHost(Host):
             target = f"{self.folder}/{module.name}"
             self.connection.put(draft, target, deadline)
             loads.append(f"insmod {target} {module.parameters} && rm {target}")
+        # A VM whose process has just ended goes in its own time.
+        users = f"cat /sys/module/{vendor}/refcnt"
+        deadline.poll(lambda: self.connection.run(users, deadline).stdout.strip() == "0")
         unload = f"rmmod {vendor} && rmmod kvm"
         self.connection.run(" && ".join([unload, *loads]), deadline)
 
