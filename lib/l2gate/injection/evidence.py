@@ -50,6 +50,11 @@ class Evidence:
         """Close every wire."""
         self._stack.close()
 
+    def _begin_anew(self) -> None:
+        """Close every wire and open what the test needs once more."""
+        self._stack.close()
+        self._connect()
+
     def check_consoles(self) -> None:
         """Raises GuestCrash if L0 or L1 has panicked."""
         for console in consoles(self.facts):

@@ -35,6 +35,10 @@ _SETTLE_SECONDS = 20
 _BEATS = 20_000
 #: What QEMU says of an ioctl that was refused with EINVAL (strerror(3)).
 _EINVAL = "Invalid argument"
+#: KVM_SET_VCPU_EVENTS brings QEMU's machine check or, in 1 of some 30 times on emulated-amd, does
+#: not (seen by ftrace in L0: nothing is pending at the KVM_RUN after it). So many are made, before
+#: it counts that nobody had one.
+_MOST_MCES = 3
 #: INT3s of an L2 that may be lost before one arrives: there are fewer pages than that to map.
 _MOST_LOST = 12
 
@@ -53,6 +57,11 @@ class Fate:
     @property
     def hits(self) -> tuple[dict[str, Any], ...]:
         return self.l2.hits if self.l2 else ()
+
+    def had_by_somebody(self, vector: int) -> bool:
+        """By L1, by L2, or by QEMU, which was refused and has stopped the VM or stands still."""
+        alive = self.l2 is not None and self.l2.alive
+        return bool(self.l1 or _hit(vector, self)) or self.status != "running" or not alive
 
 
 class ThroughQemu(Session):
@@ -76,8 +85,19 @@ class ThroughQemu(Session):
     def machine_check(self, level: str) -> None:
         """HMP `mce` while ``level`` is active."""
         self._only_if_asked("mce", MACHINE_CHECK, level)
+        for _ in range(_MOST_MCES):
+            restart = Restart(self.monitor, self._console, self.budget)
+            state, fate = self._one_machine_check(level)
+            if fate.had_by_somebody(MACHINE_CHECK):
+                break
+            self.note("QEMU's machine check was lost: L1 starts anew, and another one is made")
+            restart.now()  # as long as it is in progress for QEMU, the next would be L1's reset
+            self._begin_anew()
+        self._conclude_fate("mce", MACHINE_CHECK, level, state, fate, wants_l1=True)
+        self._after(fate, restart)
+
+    def _one_machine_check(self, level: str) -> tuple[VcpuState, Fate]:
         said = len(self._console.text())
-        restart = Restart(self.monitor, self._console, self.budget)
         before = self._count("MCE")
         with self._stopped_in(level) as state:
             self._tiny.expect_beats(_BEATS)
@@ -87,8 +107,7 @@ class ThroughQemu(Session):
         fate = self._watch(said)
         if not fate.l1 and fate.status == "running" and self._count("MCE") > before:
             fate = replace(fate, l1="its count of MCEs has grown")
-        self._conclude_fate("mce", MACHINE_CHECK, level, state, fate, wants_l1=True)
-        self._after(fate, restart)
+        return state, fate
 
     def breakpoint_nobody_owns(self) -> None:
         """An INT3 of a process in L1, then one of L2, while QEMU's gdb server has a breakpoint
