@@ -14,7 +14,7 @@ from l2gate.errors import KernelSpecError
 from l2gate.images import build, roots
 from l2gate.kernels.spec import Patch, parse, recipes
 from l2gate.matrix.cells import Cell, all_kernels, cells
-from l2gate.matrix.matrix import Found, exit_code, read_run
+from l2gate.matrix.matrix import Found, exit_code, mean_seconds, read_run
 from l2gate.matrix.mutant import Mutant, all_mutants, read
 from l2gate.matrix.mutants import Fate, judge
 from l2gate.matrix.observe import Observation
@@ -96,6 +96,10 @@ def test_a_cell_that_must_be_red_is_not_so_by_half_of_its_tests(tmp_path: Path) 
     assert verdict() is Verdict.FAIL
     tests.append({"name": "b", "verdict": "infra-error", "reason": "no module named table"})
     assert verdict() is Verdict.INFRA_ERROR
+
+
+def test_where_the_seconds_go_is_the_mean_of_each_phase() -> None:
+    assert mean_seconds([{"host": 4.0, "l1": 8.0}, {"host": 6.0}]) == "host 5.0, l1 4.0"
 
 
 # --- going on -------------------------------------------------------------------------------------

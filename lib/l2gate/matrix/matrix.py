@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from l2gate.report.terminal import COLOURS
 _GUESS = {"emulated-intel": 120.0, "emulated-amd": 50.0}
 #: A cell that takes longer is an infra-error.
 _LIMIT = 1200.0
+#: Of a run's seconds (report/result.py) those that do not lie within others.
+_PHASES = ("prepare", "host", "l1", "tests", "teardown", "total")
 _ROW = "{:<26} {:<15} {:<9} {:<9} {:<13} {:>6}  {}"
 
 
@@ -154,6 +156,12 @@ class Matrix:
             self._console.print(_line(one), soft_wrap=True)
         wrong = [one for one in found if not one.as_expected]
         self._say(f"\n{len(found)} cells, {len(wrong)} not as expected, {seconds:.0f} s")
+        for host in dict.fromkeys(one.cell.host for one in found):
+            spent = [one.result.get("seconds", {}) for one in found if one.cell.host == host]
+            told = mean_seconds(
+                [{phase: one.get(phase, 0.0) for phase in _PHASES} for one in spent]
+            )
+            self._say(f"seconds for each cell on {host} (mean): {told}")
         rows = [{**asdict(one), "as_expected": one.as_expected} for one in found]
         target = self._folder / "matrix.json"
         target.write_text(json.dumps({"schema_version": 1, "cells": rows}, indent=1) + "\n")
@@ -224,6 +232,15 @@ def _broke_off(result: dict[str, Any]) -> str:
     """The tests that came to no verdict: a kernel that must be red would be so by the others."""
     tests = [t for t in result["tests"] if t["verdict"] == Verdict.INFRA_ERROR]
     return f"{len(tests)} tests broke off: {tests[0]['reason']}" if tests else ""
+
+
+def mean_seconds(spent: Sequence[Mapping[str, float]]) -> str:
+    """Where the seconds go: the mean of each phase."""
+    means = []
+    for phase in dict.fromkeys(phase for one in spent for phase in one):
+        values = [one.get(phase, 0.0) for one in spent]
+        means.append(f"{phase} {sum(values) / len(values):.1f}")
+    return ", ".join(means)
 
 
 def exit_code(found: Sequence[Found]) -> int:

@@ -20,7 +20,7 @@ from l2gate.errors import BenchError
 from l2gate.events import Timeline
 from l2gate.images import cache
 from l2gate.matrix.cells import asks_again, fingerprint
-from l2gate.matrix.matrix import fetch_kernel
+from l2gate.matrix.matrix import fetch_kernel, mean_seconds
 from l2gate.matrix.mutant import Mutant
 from l2gate.matrix.schedule import Schedule, Work
 from l2gate.matrix.state import Durations, State
@@ -201,7 +201,8 @@ class Mutants:
             self._console.print(_line(one), soft_wrap=True)
         wrong = [one for one in told if not one.good]
         summary = f"{len(told)} mutants, {len(wrong)} not as their headers say, {seconds:.0f} s"
-        self._say(f"\n{summary}\n{where_seconds_go(told)}")
+        means = mean_seconds([one.seconds for one in told])
+        self._say(f"\n{summary}\nseconds for each mutant (mean): {means}")
         target = self._folder / "mutants.json"
         rows = [{**asdict(one), "good": one.good} for one in told]
         target.write_text(
@@ -213,16 +214,6 @@ class Mutants:
 
     def _say(self, text: str, style: str = "") -> None:
         self._console.print(Text(text, style=style), soft_wrap=True)
-
-
-def where_seconds_go(told: Sequence[Told]) -> str:
-    """Mean seconds of each phase."""
-    phases = dict.fromkeys(phase for one in told for phase in one.seconds)
-    means = []
-    for phase in phases:
-        values = [one.seconds.get(phase, 0.0) for one in told]
-        means.append(f"{phase} {sum(values) / len(values):.1f}")
-    return f"seconds for each mutant (mean): {', '.join(means)}"
 
 
 def _line(told: Told) -> Text:
