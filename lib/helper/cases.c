@@ -647,6 +647,8 @@ static void print_head(const struct own_vm *vm)
 	json_number("KVM_CAP_X86_TRIPLE_FAULT_EVENT",
 		    ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_X86_TRIPLE_FAULT_EVENT));
 	json_number("KVM_CAP_SYNC_REGS", ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_SYNC_REGS));
+	json_number("KVM_CAP_NESTED_STATE",
+		    ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_NESTED_STATE));
 	json_close_object();
 	json_end();
 }

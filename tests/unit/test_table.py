@@ -65,6 +65,8 @@ def test_conditions_choose_the_rows() -> None:
         assert [g for g in (VMX, SVM, old) if case.holds(g)] == grounds
     case = row("c sync-regs 3 -", "columns name path vector => who")
     assert case.holds(VMX) and not case.holds(Ground("vmx", True, True, sync_events=False))
+    moved = row("c before 3 -", "columns name moved vector => who")
+    assert moved.holds(VMX) and not moved.holds(Ground("vmx", True, True, nested_state=False))
     assert not row("c 6.1+ 3 -", "columns name era vector => who").holds(old)
 
 

@@ -104,13 +104,15 @@ class Ground:
     """What the rows' conditions are about: the host's CPU and the kernel under test.
 
     ``format`` is vmx or svm; ``modern`` says whether the kernel has KVM_CAP_X86_TRIPLE_FAULT_EVENT,
-    ``sync_events`` whether it has KVM_SYNC_X86_EVENTS (4.17 and later).
+    ``sync_events`` whether it has KVM_SYNC_X86_EVENTS (4.17 and later), ``nested_state`` whether it
+    has KVM_SET_NESTED_STATE (4.19 and later).
     """
 
     format: str
     soft_exceptions: bool
     modern: bool
     sync_events: bool = True
+    nested_state: bool = True
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,8 @@ class Case:
     def holds(self, ground: Ground) -> bool:
         """Whether the row is about such a host and kernel."""
         if self.words.get("path") == "sync-regs" and not ground.sync_events:
+            return False
+        if self.words.get("moved", "no") != "no" and not ground.nested_state:
             return False
         soft = ("soft",) if ground.soft_exceptions else ()
         era = "6.1+" if ground.modern else "before-6.1"

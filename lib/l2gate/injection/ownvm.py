@@ -127,6 +127,7 @@ def ground_of(head: dict[str, Any]) -> Ground:
         soft_exceptions=head["soft_exceptions"],
         modern=caps["KVM_CAP_X86_TRIPLE_FAULT_EVENT"] > 0,
         sync_events=bool(caps["KVM_CAP_SYNC_REGS"] & _KVM_SYNC_X86_EVENTS),
+        nested_state=caps["KVM_CAP_NESTED_STATE"] > 0,
     )
 
 
