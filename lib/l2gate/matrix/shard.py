@@ -10,6 +10,7 @@ FOLDER/NAME.json.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -108,7 +109,8 @@ class Shard:
                 {"host": self._wanted.host, "kernel": stock}, options.from_environment()
             )
             self._private = Scratch("shard")
-            logs = self._folder / f"host-{self._wanted.host}-{self._boots}"
+            # Its own: another shard may have booted the same kind of host.
+            logs = self._folder / f"host-{self._wanted.host}-{os.getpid()}-{self._boots}"
             keep = Timeline(self._keep, FileSink(self._folder / "timeline.jsonl"))
             self._bench = Bench.up(wanted, self._private.path, logs, keep, l1=False)
         return self._bench
