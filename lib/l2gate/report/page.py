@@ -49,10 +49,6 @@ class Row:
         return squares(self)
 
     @property
-    def paths(self) -> list[str]:
-        return list(dict.fromkeys(square.path for square in self.squares))
-
-    @property
     def consoles(self) -> dict[str, str]:
         return consoles(self.result)
 
