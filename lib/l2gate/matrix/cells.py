@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ def fingerprint(kernel: str) -> str:
     return cache.digest(*parts)
 
 
+@functools.cache
 def suite_fingerprint() -> str:
     """The suite's own files, by name and content."""
     files = [
