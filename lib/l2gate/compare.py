@@ -92,7 +92,7 @@ def _outcomes(result: dict[str, Any]) -> dict[tuple[str, int, str], str]:
 def compare(settings: options.Settings, console: Console) -> int:
     """Run the cases on all emulated hosts at once and print the table. Returns 1 for a finding,
     2 if a host gave no cases."""
-    names = [kind.name for kind in kinds.KINDS]
+    names = kinds.EMULATED
     with Scratch("compare") as folder:
         console.print(f"asking kernel {settings.kernel} on {' and '.join(names)} ...", markup=False)
         results = _run_all(names, settings, folder)

@@ -78,6 +78,9 @@ KINDS = (
     ),
 )
 
+#: The names of the emulated hosts.
+EMULATED = tuple(kind.name for kind in KINDS)
+
 
 def _lab(spec: str) -> Kind:
     return Kind(
@@ -96,5 +99,5 @@ def find(name: str) -> Kind:
             return kind
     if name == "local" or name.startswith(sshname.SCHEME):
         return _lab(name)
-    names = ", ".join([AUTO, *(kind.name for kind in KINDS), "local", "ssh://[user@]name[:port]"])
+    names = ", ".join([AUTO, *EMULATED, "local", "ssh://[user@]name[:port]"])
     raise UsageError(f"host = {name!r} is not known", f"use one of: {names}")

@@ -17,15 +17,15 @@ from rich.text import Text
 from l2gate.contract.judge import Verdict
 from l2gate.errors import BenchError, L2gateError
 from l2gate.events import Timeline
-from l2gate.hosts import kinds
 from l2gate.images import cache, roots
 from l2gate.kernels.kernel import prepare
 from l2gate.kernels.spec import DebianSpec, parse
 from l2gate.matrix.cells import Cell, fingerprint
+from l2gate.matrix.outcome import Outcome
 from l2gate.matrix.schedule import Schedule, Work
 from l2gate.matrix.state import Durations, State
 from l2gate.plugins.known import places
-from l2gate.report.page import Page, Row, write_page
+from l2gate.report.page import Page, Row
 from l2gate.report.terminal import COLOURS
 
 #: Seconds that a cell takes where none has been measured; Bochs is the slower.
@@ -66,7 +66,7 @@ class Matrix:
     """One matrix, from its cells to its table."""
 
     def __init__(self, cells: Sequence[Cell], folder: Path, jobs: int, console: Console) -> None:
-        self._cells, self._folder, self._console = cells, folder, console
+        self._cells, self._outcome = cells, Outcome(console, folder, "matrix")
         self._keys = {cell: f"{fingerprint(cell.kernel)}-{cell.host}" for cell in cells}
         self._state = State("matrix", cache.digest(*self._keys.values()))
         self._durations = Durations("matrix")
@@ -80,10 +80,12 @@ class Matrix:
         code: 0 if every cell is as expected, 1 if one's verdict is another, 2 if only the bench
         broke."""
         start = time.monotonic()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._outcome.folder.mkdir(parents=True, exist_ok=True)
         self._take_what_is_there()
         works = [work for cell in self._cells if (work := self._work(cell))]
-        self._say(f"{len(works)} of {len(self._cells)} cells to ask, {self._jobs} at a time")
+        self._outcome.say(
+            f"{len(works)} of {len(self._cells)} cells to ask, {self._jobs} at a time"
+        )
         self._schedule.run(works)
         self._state.finish()
         found = [self._found[cell] for cell in self._cells]
@@ -99,7 +101,7 @@ class Matrix:
                 self._found[cell] = Found(
                     cell, verdict, raw["reason"], raw["seconds"], raw["result"]
                 )
-                self._say(f"{cell.name}: {verdict}, from a matrix that was interrupted")
+                self._outcome.say(f"{cell.name}: {verdict}, from a matrix that was interrupted")
 
     def _work(self, cell: Cell) -> Work | None:
         """The cell as a process; None if there is nothing to ask, or its kernel cannot be had."""
@@ -120,7 +122,7 @@ class Matrix:
 
     def _started(self, work: Work) -> None:
         self._target(self._by_name[work.name]).unlink(missing_ok=True)
-        self._say(f"{work.name} ...")
+        self._outcome.say(f"{work.name} ...")
 
     def _ended(self, work: Work, status: int, seconds: float) -> None:
         cell = self._by_name[work.name]
@@ -143,38 +145,26 @@ class Matrix:
         mark = "as expected" if found.as_expected else "NOT AS EXPECTED"
         left = len(self._cells) - len(self._found)
         more = f"{left} left, about {self._schedule.remaining:.0f} s" if left else "the last one"
-        self._say(
+        self._outcome.say(
             f"{found.cell.name}: {found.verdict}, {mark}, {found.seconds:.0f} s; {more}",
             "" if found.as_expected else "bold red",
         )
 
     def _write(self, found: Sequence[Found], seconds: float) -> None:
-        self._console.print()
         heads = ("kernel", "host", "contract", "expected", "verdict", "s", "why")
-        self._console.print(_ROW.format(*heads), markup=False, soft_wrap=True)
-        for one in found:
-            self._console.print(_line(one), soft_wrap=True)
+        self._outcome.table(_ROW.format(*heads), [_line(one) for one in found])
         wrong = [one for one in found if not one.as_expected]
-        self._say(f"\n{len(found)} cells, {len(wrong)} not as expected, {seconds:.0f} s")
+        summary = f"{len(found)} cells, {len(wrong)} not as expected"
+        self._outcome.say(f"\n{summary}, {seconds:.0f} s")
         for host in dict.fromkeys(one.cell.host for one in found):
             spent = [one.result.get("seconds", {}) for one in found if one.cell.host == host]
             told = mean_seconds(
                 [{phase: one.get(phase, 0.0) for phase in _PHASES} for one in spent]
             )
-            self._say(f"seconds for each cell on {host} (mean): {told}")
+            self._outcome.say(f"seconds for each cell on {host} (mean): {told}")
         rows = [{**asdict(one), "as_expected": one.as_expected} for one in found]
-        target = self._folder / "matrix.json"
-        target.write_text(json.dumps({"schema_version": 1, "cells": rows}, indent=1) + "\n")
-        page = Page(
-            "Kernel matrix",
-            f"{len(found)} cells, {len(wrong)} not as expected",
-            [_row(one) for one in found],
-        )
-        write_page(page, self._folder / "matrix.html")
-        self._say(f"{target} and {target.with_suffix('.html')}")
-
-    def _say(self, text: str, style: str = "") -> None:
-        self._console.print(Text(text, style=style), soft_wrap=True)
+        page = Page("Kernel matrix", summary, [_row(one) for one in found])
+        self._outcome.publish("cells", rows, page)
 
 
 def _line(found: Found) -> Text:
@@ -249,8 +239,3 @@ def exit_code(found: Sequence[Found]) -> int:
     if any(verdict in (Verdict.PASS, Verdict.FAIL) for verdict in wrong):
         return 1
     return BenchError.exit_code if wrong else 0
-
-
-def usable_hosts() -> list[str]:
-    """The emulated hosts."""
-    return [kind.name for kind in kinds.KINDS]

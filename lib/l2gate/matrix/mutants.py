@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -22,10 +21,11 @@ from l2gate.images import cache
 from l2gate.matrix.cells import asks_again, fingerprint
 from l2gate.matrix.matrix import fetch_kernel, mean_seconds
 from l2gate.matrix.mutant import Mutant
+from l2gate.matrix.outcome import Outcome
 from l2gate.matrix.schedule import Schedule, Work
 from l2gate.matrix.state import Durations, State
 from l2gate.plugins.known import known_tests, places
-from l2gate.report.page import Page, Row, write_page
+from l2gate.report.page import Page, Row
 
 #: Seconds of a mutant where none has been measured, with and without an L1.
 _GUESS = {True: 45.0, False: 20.0}
@@ -109,7 +109,7 @@ class Mutants:
     def __init__(
         self, mutants: Sequence[Mutant], folder: Path, jobs: int, console: Console
     ) -> None:
-        self._mutants, self._folder, self._console = mutants, folder, console
+        self._mutants, self._outcome = mutants, Outcome(console, folder, "mutants")
         keys = [fingerprint(mutant.spec) for mutant in mutants]
         self._state = State("mutants", cache.digest(*keys, *(m.path for m in mutants)))
         self._durations = Durations("mutants")
@@ -123,11 +123,13 @@ class Mutants:
         all went as their headers say, 1 if one survived or was caught for another reason, 2 if
         only the bench broke."""
         start = time.monotonic()
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._outcome.folder.mkdir(parents=True, exist_ok=True)
         for mutant in self._mutants:
             self._look(mutant)
         left = [mutant for mutant in self._mutants if mutant.name not in self._told]
-        self._say(f"{len(left)} of {len(self._mutants)} mutants to ask, {self._jobs} hosts at once")
+        self._outcome.say(
+            f"{len(left)} of {len(self._mutants)} mutants to ask, {self._jobs} hosts at once"
+        )
         if left:
             fetch_kernel(left[0].base.partition("+")[0], Timeline())
         self._schedule.run(self._shards(left), self._look_for_new)
@@ -169,7 +171,7 @@ class Mutants:
 
     def _shard_ended(self, work: Work, status: int, seconds: float) -> None:
         if status:
-            self._say(f"{work.name} ended with {status}; its log is {work.log}", "bold red")
+            self._outcome.say(f"{work.name} ended with {status}; its log is {work.log}", "bold red")
 
     def _look_for_new(self) -> None:
         for mutant in self._mutants:
@@ -178,7 +180,7 @@ class Mutants:
                 left = [one for one in self._mutants if one.name not in self._told]
                 seconds = sum(self._guess(one) for one in left) / self._jobs
                 more = f"{len(left)} left, about {seconds:.0f} s"
-                self._say(
+                self._outcome.say(
                     f"{mutant.name} on {mutant.host}: {told.fate}, {told.total:.0f} s; "
                     f"{more if left else 'the last one'}",
                     "" if told.good else "bold red",
@@ -194,26 +196,15 @@ class Mutants:
         return told
 
     def _write(self, told: Sequence[Told], seconds: float) -> None:
-        self._console.print()
         heads = _ROW.format("mutant", "host", "to be caught by", "fate", "s", "why")
-        self._console.print(heads, markup=False, soft_wrap=True)
-        for one in told:
-            self._console.print(_line(one), soft_wrap=True)
+        self._outcome.table(heads, [_line(one) for one in told])
         wrong = [one for one in told if not one.good]
         summary = f"{len(told)} mutants, {len(wrong)} not as their headers say, {seconds:.0f} s"
         means = mean_seconds([one.seconds for one in told])
-        self._say(f"\n{summary}\nseconds for each mutant (mean): {means}")
-        target = self._folder / "mutants.json"
+        self._outcome.say(f"\n{summary}\nseconds for each mutant (mean): {means}")
         rows = [{**asdict(one), "good": one.good} for one in told]
-        target.write_text(
-            json.dumps({"schema_version": 1, "mutants": rows}, indent=1, default=str) + "\n"
-        )
         page = Page("Mutants", summary, [_row(one) for one in told])
-        write_page(page, target.with_suffix(".html"))
-        self._say(f"{target} and {target.with_suffix('.html')}")
-
-    def _say(self, text: str, style: str = "") -> None:
-        self._console.print(Text(text, style=style), soft_wrap=True)
+        self._outcome.publish("mutants", rows, page)
 
 
 def _line(told: Told) -> Text:

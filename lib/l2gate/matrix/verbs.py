@@ -11,8 +11,9 @@ from rich.console import Console
 from l2gate import settings as options
 from l2gate.errors import UsageError
 from l2gate.events import Timeline
+from l2gate.hosts import kinds
 from l2gate.matrix import cells
-from l2gate.matrix.matrix import Matrix, fetch_kernel, usable_hosts
+from l2gate.matrix.matrix import Matrix, fetch_kernel
 from l2gate.matrix.mutant import Mutant, all_mutants, read
 from l2gate.matrix.mutants import Mutants
 from l2gate.matrix.observe import observe
@@ -47,7 +48,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _matrix(arguments: argparse.Namespace, console: Console) -> int:
     kernels = arguments.kernels or cells.all_kernels()
-    asked = cells.cells(kernels, arguments.host or usable_hosts())
+    asked = cells.cells(kernels, arguments.host or kinds.EMULATED)
     return Matrix(asked, arguments.folder, arguments.jobs, console).run()
 
 
