@@ -14,7 +14,7 @@ from l2gate.deadline import Budget, Deadline
 from l2gate.errors import BenchError
 from l2gate.hosts.host import GuestFiles, Host, Place
 from l2gate.images import cache, initramfs, userland
-from l2gate.images.userland import LINUX
+from l2gate.images.userland import BUILT_IN, LINUX
 from l2gate.kernels.kernel import KernelUnderTest
 from l2gate.wires.keys import KeyPair, write_seed
 from l2gate.wires.ssh import Endpoint, SshConnection
@@ -57,7 +57,7 @@ class EmulatedHost(Host):
 
     #: How much slower than hardware it is, for the deadlines.
     slowness: ClassVar[float]
-    command_line: ClassVar[str] = LINUX
+    command_line: ClassVar[str] = f"{LINUX} {BUILT_IN}"
 
     helper = HELPER
 
