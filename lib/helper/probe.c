@@ -2,8 +2,8 @@
 /*
  * probe
  *
- * Prints one line about this machine: its kernel, its CPU, which vendor module of KVM is loaded
- * with which parameters and who uses it, what KVM says it can do, and what may keep a process from
+ * Prints one line about this machine: its kernel, its CPU, which vendor module of KVM it needs and
+ * has, with which parameters and who uses it, what KVM says it can do, and what may keep a process from
  * reading another. What this machine does not tell is null.
  */
 #include <cpuid.h>
@@ -20,6 +20,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cpu.h"
 #include "helper.h"
 #include "json.h"
 
@@ -39,6 +40,8 @@ static const struct {
 	CAPABILITY(KVM_CAP_VCPU_EVENTS),       CAPABILITY(KVM_CAP_SYNC_REGS),
 	CAPABILITY(KVM_CAP_SET_GUEST_DEBUG),   CAPABILITY(KVM_CAP_X86_TRIPLE_FAULT_EVENT),
 	CAPABILITY(KVM_CAP_MCE),               CAPABILITY(KVM_CAP_X86_SMM),
+	CAPABILITY(KVM_CAP_HYPERV_CPUID),      CAPABILITY(KVM_CAP_ASYNC_PF_INT),
+	CAPABILITY(KVM_CAP_IMMEDIATE_EXIT),
 };
 
 /* The first line of a file without its newline; false if it cannot be read. */
@@ -114,6 +117,7 @@ static void print_cpu(void)
 	json_bool("vmx", has_word(text, "vmx"));
 	json_bool("svm", has_word(text, "svm"));
 	json_close_object();
+	json_bool("soft_exceptions", cpu_soft_exceptions());
 	json_text("microcode", cpuinfo("microcode", text, sizeof(text)) ? text : NULL);
 }
 
@@ -181,13 +185,9 @@ static void print_parameters(const char *key, const char *module)
 
 static void print_module(void)
 {
-	const char *module = NULL;
+	const char *module = cpu_kvm_module();
 	char path[128];
 
-	if (access("/sys/module/kvm_intel", F_OK) == 0)
-		module = "kvm_intel";
-	else if (access("/sys/module/kvm_amd", F_OK) == 0)
-		module = "kvm_amd";
 	json_text("kvm_module", module);
 	print_parameters("parameters", module ? module : "kvm");
 	print_parameters("kvm_parameters", "kvm");

@@ -296,7 +296,7 @@ class Bench:
     def _judge_kernel(self, host: Host) -> Contract:
         found = probe(host.connection, host.helper, "L0", host.budget)
         nested = found["parameters"].get("nested", "")
-        self._soft_exceptions = found["parameters"].get("nrips", "Y") not in ("N", "0")
+        self._soft_exceptions = bool(found["soft_exceptions"])
         if found["kvm_module"] is None or nested not in ("Y", "1"):
             raise BenchError(
                 f"L0 has no nested KVM: module {found['kvm_module']}, nested={nested or 'absent'}, "

@@ -188,7 +188,12 @@ class Session(Evidence):
         deadline = self.budget.deadline(f"the vCPU is caught in {level}", _FREEZE_SECONDS)
         while True:
             self._qmp("stop")
-            why = unproven(self.injector.state())
+            state = self.injector.state()
+            # Kernels before 5.9 look for signals only after they have taken the next interrupt, so
+            # that a vCPU that is stopped nearly always has one on its way.
+            if level == "L1" and state.in_flight == "interrupt":
+                state = self.injector.requeue()
+            why = unproven(state)
             if why is None:
                 return
             self._qmp("cont")

@@ -95,6 +95,7 @@ def show(console: Console, result: Result) -> None:
     if result.verdict == Verdict.FAIL:
         _show_failures(console, result)
     _show_paths(console, result)
+    _show_beside(console, result)
     if result.contract:
         contract = result.contract
         console.print(
@@ -212,6 +213,18 @@ def _show_paths(console: Console, result: Result) -> None:
     for row in rows:
         console.print(row, soft_wrap=True, markup=False)
     console.print()
+
+
+def _show_beside(console: Console, result: Result) -> None:
+    """What decides nothing: findings, each with its row, and what could not be asked."""
+    for case in result.cases:
+        if case.get("finding"):
+            row = f"{case['table']}.txt:{case['line']} {case['case']}: {case['asked']}"
+            text = Text("FINDING   ", style="bold yellow") + Text(f"{row}: {case['finding']}")
+            console.print(text, soft_wrap=True)
+    for lack in result.unasked:
+        text = Text(f"not asked {lack['table']}: {lack['cases']} cases need {lack['lacks']}")
+        console.print(text, soft_wrap=True)
 
 
 def _show_failures(console: Console, result: Result) -> None:
