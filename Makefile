@@ -13,7 +13,7 @@ RUFF := $(VENV)/bin/ruff
 STAMP := $(VENV)/.l2gate-stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help setup apt venv images run test doctor compare bench soak matrix mutants observe lint \
+.PHONY: help setup apt venv images run test doctor compare bench soak matrix mutants eras observe lint \
 	unit clean distclean
 
 help:
@@ -24,6 +24,7 @@ help:
 	@echo 'make bench    where the seconds go, over N (3) runs on each host; make soak: N (50) runs'
 	@echo 'make matrix   all set-up, other Debian kernels too, then each kernel on each host: one table'
 	@echo 'make mutants  all set-up, then kernels broken on purpose: each must be caught; make observe'
+	@echo 'make eras   kernels built from your source trees TREES (4.4 to 6.x), on each host: one table'
 	@echo 'make setup  apt + venv + images: after it nothing is fetched any more'
 	@echo 'make apt    Debian packages: the only step that changes the machine (root or sudo)'
 	@echo 'make venv   .venv from requirements.txt'
@@ -85,6 +86,11 @@ bench soak: setup
 matrix mutants: setup
 	@$(L2GATE) $@ $(if $(HOST),--host '$(HOST)') $(if $(JOBS),--jobs '$(JOBS)') \
 	  $(if $(filter matrix,$@),$(KERNELS),$(MUTANTS))
+
+# TREES: Linux source trees of yours, 4.4 to 6.x; the first call fetches the compiler for them.
+eras: setup
+	@[ -n "$(TREES)" ] || { echo "name the trees: make eras TREES='PATH ...'" >&2; exit 2; }
+	@$(L2GATE) eras $(if $(HOST),--host '$(HOST)') $(if $(JOBS),--jobs '$(JOBS)') $(TREES)
 
 observe: setup
 	@$(L2GATE) observe $(if $(HOST),--host '$(HOST)') $(if $(filter-out auto,$(KERNEL)),--kernel '$(KERNEL)')

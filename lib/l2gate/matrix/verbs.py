@@ -1,4 +1,4 @@
-"""`l2gate matrix`, `mutants` and `observe` on the command line."""
+"""`l2gate matrix`, `eras`, `mutants` and `observe` on the command line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from l2gate.errors import UsageError
 from l2gate.events import Timeline
 from l2gate.hosts import kinds
 from l2gate.matrix import cells
+from l2gate.matrix.eras import eras
 from l2gate.matrix.matrix import Matrix, fetch_kernel
 from l2gate.matrix.mutant import Mutant, all_mutants, read
 from l2gate.matrix.mutants import Mutants
@@ -32,6 +33,10 @@ def add(verbs: Any) -> None:
     observed.add_argument("--json", type=Path, metavar="FILE")
     observed.add_argument("--folder", type=Path, default=checkout() / "build/observe")
     observed.set_defaults(verb=_observe)
+    built = verbs.add_parser("eras", help="kernels built from trees of yours, on both hosts")
+    built.add_argument("trees", nargs="+", type=Path, metavar="PATH", help="a Linux source tree")
+    _add_common(built)
+    built.set_defaults(verb=_eras)
     mutants = verbs.add_parser("mutants", help="is each broken KVM caught, for the right reason?")
     mutants.add_argument("names", nargs="*", metavar="NAME", help="or patch files [all]")
     _add_common(mutants)
@@ -50,6 +55,11 @@ def _matrix(arguments: argparse.Namespace, console: Console) -> int:
     kernels = arguments.kernels or cells.all_kernels()
     asked = cells.cells(kernels, arguments.host or kinds.EMULATED)
     return Matrix(asked, arguments.folder, arguments.jobs, console).run()
+
+
+def _eras(arguments: argparse.Namespace, console: Console) -> int:
+    hosts = arguments.host or kinds.EMULATED
+    return eras(arguments.trees, hosts, arguments.folder, arguments.jobs, console)
 
 
 def _observe(arguments: argparse.Namespace, console: Console) -> int:
