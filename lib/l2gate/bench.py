@@ -297,6 +297,11 @@ class Bench:
         found = probe(host.connection, host.helper, "L0", host.budget)
         nested = found["parameters"].get("nested", "")
         self._soft_exceptions = bool(found["soft_exceptions"])
+        if found["lacks"]:
+            raise MissingPrerequisite(
+                f"the kernel {found['release']} lacks {', '.join(found['lacks'])}",
+                "build it with them: QEMU and the helper cannot do without",
+            )
         if found["kvm_module"] is None or nested not in ("Y", "1"):
             raise BenchError(
                 f"L0 has no nested KVM: module {found['kvm_module']}, nested={nested or 'absent'}, "

@@ -11,7 +11,7 @@ from pathlib import Path
 from l2gate.errors import KernelSpecError
 from l2gate.events import Timeline
 from l2gate.images import cache, roots
-from l2gate.kernels import variants, vmlinux
+from l2gate.kernels import config, variants, vmlinux
 from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, Patch, parse, recipes, release_of
 from l2gate.kernels.vmlinux import Vmlinux
 from l2gate.process import run
@@ -70,6 +70,7 @@ def _debian(spec: DebianSpec, timeline: Timeline) -> KernelUnderTest:
 
 def _own(spec: DirSpec) -> KernelUnderTest:
     release = release_of(spec.image)
+    _check_config(spec, release)
     parts: list[str | Path] = [spec.image]
     if spec.modules:
         # A rebuilt module has a new time or size; reading them all would take longer than a boot.
@@ -84,6 +85,18 @@ def _own(spec: DirSpec) -> KernelUnderTest:
         description=f"a kernel of your own, {'with modules' if spec.modules else 'all built in'}",
         key=cache.digest(*parts),
     )
+
+
+def _check_config(spec: DirSpec, release: str) -> None:
+    """Raises KernelSpecError with all options that its config, if there is one, lacks."""
+    text = config.beside(spec.image, spec.modules, release)
+    if text is None and (plain := vmlinux.unpacked(spec.image)):
+        text = config.inside(plain.path.read_bytes())
+    if text and (lacks := config.missing(text)):
+        raise KernelSpecError(
+            f"kernel {release} is built without {', '.join(lacks)}",
+            "an emulated machine needs them all; images/kernels/eras/small.config has them",
+        )
 
 
 def known() -> tuple[tuple[str, str], ...]:
