@@ -78,6 +78,13 @@ class Tree:
         return ".".join(re.findall(r"^(?:VERSION|PATCHLEVEL|SUBLEVEL) = (\d+)", text, re.M))
 
     @property
+    def distribution(self) -> str:
+        """`rhel-7` where the tree says that it is Red Hat's; empty for upstream's."""
+        texts = [p.read_text(errors="replace") for p in self.path.glob("Makefile*") if p.is_file()]
+        found = re.search(r"^RHEL_MAJOR = (\d+)", "\n".join(texts), re.M)
+        return f"rhel-{found[1]}" if found else ""
+
+    @property
     def kvm(self) -> Source:
         """KVM's source, to be asked what it promises."""
         parts = [self.path / part for part in (source.FILE, source.GENERIC)]
@@ -113,18 +120,26 @@ class Tree:
         return inside not in _UNUSED
 
 
+def config_of(tree: Tree) -> str:
+    """The options that it is built with beside `allnoconfig`: the small config, and what its
+    distribution's trees need beside that."""
+    folder = checkout() / "images/kernels/eras"
+    files = [folder / "small.config", folder / f"{tree.distribution}.config"]
+    return "\n".join(file.read_text() for file in files if file.is_file())
+
+
 def build(tree: Tree, timeline: Timeline) -> Path:
     """A folder for `dir:`: bzImage, modules and config; built now if it was not before.
 
     Raises KernelSpecError with the compiler's lines.
     """
-    config = checkout() / "images/kernels/eras/small.config"
-    key = cache.digest(_RECIPE, BUILDER.key, tree.key(), config)
+    options = config_of(tree)
+    key = cache.digest(_RECIPE, BUILDER.key, tree.key(), options)
 
     def make(folder: Path) -> None:
         root = roots.fetch(BUILDER, timeline)
         with timeline.step("controller", f"building {tree.version} of {tree.path}"):
-            _Build(root, tree, config, folder).run()
+            _Build(root, tree, options, folder).run()
 
     return cache.make("trees", f"{tree.version}-{key}", make)
 
@@ -135,7 +150,7 @@ class _Build:
 
     root: Root
     tree: Tree
-    config: Path
+    options: str
     target: Path
 
     def run(self) -> None:
@@ -143,6 +158,7 @@ class _Build:
             work = Path(name)
             for part in ("out", "install"):
                 (work / part).mkdir()
+            (work / "small.config").write_text(self.options)
             tree = self.tree.path if self.tree.clean else self._cleaned(work / "tree")
             jobs = f"-j{os.cpu_count() or 1}"
             self._make(tree, work, "KCONFIG_ALLCONFIG=/mnt/small.config", "allnoconfig")
@@ -161,7 +177,7 @@ class _Build:
         done = self.root.run(
             ["nice", "-n", "10", *_MAKE, "O=/mnt/out", "INSTALL_MOD_PATH=/mnt/install", *words],
             binds={work / "out": "/mnt/out", work / "install": "/mnt/install"},
-            reads={tree: "/mnt/tree", self.config: "/mnt/small.config"},
+            reads={tree: "/mnt/tree", work / "small.config": "/mnt/small.config"},
             cwd="/mnt/tree",
         )
         self._check(done.returncode, done.stdout)
