@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from l2gate.console import Console
-from l2gate.contract import choice
+from l2gate.contract import choice, eras
 from l2gate.contract.contracts import Contract, decide
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, L2gateError, MissingPrerequisite
@@ -92,6 +92,9 @@ class BenchFacts:
     #: Whether KVM can deliver #BP and #OF onto any instruction. On SVM without NRIPS it can do so
     #: only onto an INT3 or INTO, and drops it elsewhere (svm.c: svm_update_soft_interrupt_rip).
     soft_exceptions: bool
+    svm: bool
+    #: Which steps of contract/eras.py the kernel has.
+    steps: dict[str, bool | None]
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1))
@@ -132,6 +135,8 @@ class Bench:
         self._images: build.Images | None = None
         self._l1_count = 0
         self._soft_exceptions = True
+        self._svm = False
+        self._steps: dict[str, bool | None] = {}
 
     @classmethod
     def up(
@@ -271,6 +276,8 @@ class Bench:
             case=self.settings.case,
             owner=os.getpid(),
             soft_exceptions=self._soft_exceptions,
+            svm=self._svm,
+            steps=self._steps,
         )
 
     def _l1_places(self) -> tuple[Path, Path]:
@@ -286,6 +293,11 @@ class Bench:
     def _boot_l1(self, host: Host) -> Returning:
         assert self._images is not None
         helper = self._images.helper
+        if self.kind.emulated and self._svm and not self._steps["5.8"]:
+            # KVM of 4.14 to 5.0 offers QEMU IA32_ARCH_CAPABILITIES on AMD, too, and then refuses it
+            # (0cf9135b773b), and QEMU gives up.
+            deadline = host.budget.deadline("L0 ignores MSRs that it does not know", 10)
+            host.connection.run("echo 1 >/sys/module/kvm/parameters/ignore_msrs", deadline)
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
             folder, logs = self._l1_places()
             self._vm = L1Vm(host, folder, logs)
@@ -297,6 +309,8 @@ class Bench:
         found = probe(host.connection, host.helper, "L0", host.budget)
         nested = found["parameters"].get("nested", "")
         self._soft_exceptions = bool(found["soft_exceptions"])
+        self._svm = bool(found["flags"]["svm"])
+        self._steps = eras.shown(found["caps"])
         if found["lacks"]:
             raise MissingPrerequisite(
                 f"the kernel {found['release']} lacks {', '.join(found['lacks'])}",

@@ -1,10 +1,13 @@
 """Case tables: text files in which a kernel engineer reads and writes what KVM must do.
 
-A line of a table is empty, a comment (`#`), one of four directives, or a row:
+A line of a table is empty, a comment (`#`), one of five directives, or a row:
 
     contract  payload                  the contract that the rows below belong to
     let       FAULTS 0,5-7             a list with a name; $FAULTS stands for it
     given     cap=on flag=1            words that hold for the rows below; replaces earlier ones
+    before    5.8 svm who exit handler what a kernel before a step does, on VMX, SVM or any, where
+                                       that column's right cell is the first: the second is known
+                                       then; for all rows below. `*` stands for any right cell
     columns   name vector => who code  what the cells of the rows below are
 
 A row has one cell for each column. Left of `=>` are the case's name, conditions and words for the
@@ -130,6 +133,23 @@ class Ground:
 
 
 @dataclass(frozen=True)
+class Before:
+    """What is known of kernels before ``step`` where a column's right cell is ``right``."""
+
+    step: str
+    where: str
+    column: str
+    right: str
+    known: str
+
+    def of(self, column: str, right: str, format_: str, steps: eras.Has) -> str | None:
+        """The known outcome of a kernel with these steps; None if this is not about it."""
+        about = column == self.column and self.right in ("*", right)
+        here = self.where in ("any", format_) and not eras.promises(self.step, steps)
+        return self.known if about and here else None
+
+
+@dataclass(frozen=True)
 class Case:
     """One case of a table: what is asked of the helper, and what must be seen."""
 
@@ -143,6 +163,7 @@ class Case:
     expected: Mapping[str, Expected]
     seen: str = "any"
     since: str = "any"
+    befores: tuple[Before, ...] = ()
 
     @property
     def active(self) -> str:
@@ -179,6 +200,11 @@ class Case:
         return (
             not self.lacks(ground) and self._where(ground) and eras.may_be(self.era, ground.steps)
         )
+
+    def unasked(self, ground: Ground) -> str:
+        """What is lacking for a case that is about such a host and kernel; empty if nothing."""
+        about = self._where(ground) and eras.may_be(self.era, ground.steps)
+        return self.lacks(ground) if about or self.where == "coded" else ""
 
     def lacks(self, ground: Ground) -> str:
         """What the kernel or the CPU would need for this case and has not; empty if nothing."""
@@ -249,6 +275,7 @@ class _Reader:
     given: dict[str, str] = field(default_factory=dict)
     asked: tuple[str, ...] = ()
     wanted: tuple[str, ...] = ()
+    befores: tuple[Before, ...] = ()
     number: int = 0
 
     def broken(self, why: str) -> CaseTableError:
@@ -270,6 +297,7 @@ class _Reader:
             "contract": self._contract,
             "let": self._let,
             "given": self._given,
+            "before": self._before,
             "columns": self._columns,
         }.get(cells[0])
         if directive is None:
@@ -294,6 +322,15 @@ class _Reader:
             if not equals or not value or word not in WORDS:
                 raise self.broken(f"given takes WORD=VALUE, not {word}{equals}{value}")
         self.given = {word: value for word, _, value in pairs}
+
+    def _before(self, cells: list[str]) -> None:
+        if len(cells) != 5 or cells[0] not in eras.NAMES or cells[1] not in ("any", "vmx", "svm"):
+            raise self.broken("before STEP any|vmx|svm COLUMN RIGHT KNOWN")
+        if cells[2] not in _CHOICES:
+            raise self.broken(f"nothing is expected of {cells[2]}")
+        for value in cells[3:] if cells[3] != "*" else cells[4:]:
+            self._expected(cells[2], value)
+        self.befores = (*self.befores, Before(*cells))
 
     def _columns(self, cells: list[str]) -> None:
         if cells.count("=>") != 1 or "name" not in cells:
@@ -325,7 +362,7 @@ class _Reader:
         words = {**self.given, **{k: v for k, v in asked.items() if v != "-"}}
         cases = tuple(
             Case(self.name, self.contract, self.number, name, words=one, expected=expected,
-                 seen=seen, **conditions)
+                 seen=seen, befores=self.befores, **conditions)
             for one in self._cross(words)
         )  # fmt: skip
         given = tuple(f"{word}={self._plain(value)}" for word, value in self.given.items())

@@ -76,7 +76,7 @@ class OwnVm(Evidence):
 
     def _tell_unasked(self, cases: Sequence[Case], ground: Ground) -> None:
         """What the kernel or the CPU has not, and how many cases that costs."""
-        lacking = Counter(lack for case in cases if (lack := case.lacks(ground)))
+        lacking = Counter(lack for case in cases if (lack := case.unasked(ground)))
         for lack, count in lacking.items():
             data = {"test": self.test, "table": cases[0].table, "lacks": lack, "cases": count}
             text = f"{cases[0].table}: {count} cases are not asked, they need {lack}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from l2gate.console import Console
+from l2gate.contract import eras
 from l2gate.contract.judge import Judgement, Verdict
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, HelperError, L2gateError, MissingPrerequisite, NotProven
@@ -289,6 +290,7 @@ class ThroughQemu(Session):
     ) -> None:
         refused = self.facts.contract.name == "refuse" and level == "L2" and vector != NMI
         judgement = _refused(vector, fate) if refused else _received(vector, level, fate, wants_l1)
+        judgement, known, finding = self._by_era(judgement, vector, level, fate)
         name = f"{path} {label(vector, None)}"
         self.judgements.append((name, judgement))
         who = "L1" if fate.l1 else "L2" if _hit(vector, fate) else "nobody"
@@ -300,9 +302,25 @@ class ThroughQemu(Session):
             "who": who, "qemu": fate.status, "qemu_says": fate.words,
             "verdict": judgement.verdict.value, "reason": judgement.reason,
             "seconds": round(time.monotonic() - self._began, 3), "proof": self._shown(before, fate),
+            "deviations": known, "finding": finding,
         }  # fmt: skip
         self._began = time.monotonic()
         self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
+
+    def _by_era(
+        self, judgement: Judgement, vector: int, level: str, fate: Fate
+    ) -> tuple[Judgement, list[str], str]:
+        """The judgement, what of it is known of the kernel's era, and what is a finding: neither
+        NMIs nor, before 5.8 on SVM, exceptions that L1 intercepts were ever promised."""
+        steps = self.facts.steps
+        since = "5.8" if self.facts.svm else "4.19"
+        free = vector == NMI or (self.facts.svm and self.facts.contract.name == "payload")
+        if judgement.verdict is not Verdict.FAIL or level == "L1" or not free or steps.get(since):
+            return judgement, [], ""
+        told = f"{judgement.reason} (not promised before {since}: {eras.brought(since)})"
+        if vector == MACHINE_CHECK and _hit(vector, fate):
+            return Judgement(Verdict.PASS, f"as known: {told}"), [judgement.reason], ""
+        return Judgement(Verdict.PASS, f"finding: {told}"), [], told
 
     def _shown(self, before: VcpuState, fate: Fate) -> dict[str, Any]:
         says = "says" if before.guest_mode else "denies"

@@ -219,7 +219,9 @@ def _show_beside(console: Console, result: Result) -> None:
     """What decides nothing: findings, each with its row, and what could not be asked."""
     for case in result.cases:
         if case.get("finding"):
-            row = f"{case['table']}.txt:{case['line']} {case['case']}: {case['asked']}"
+            row = f"{case['path']} {label(case['vector'], case['error_code'])}"
+            if "table" in case:
+                row = f"{case['table']}.txt:{case['line']} {case['case']}: {case['asked']}"
             text = Text("FINDING   ", style="bold yellow") + Text(f"{row}: {case['finding']}")
             console.print(text, soft_wrap=True)
     for lack in result.unasked:
