@@ -20,12 +20,13 @@ ASKED := $(if $(filter file default,$(origin PYTHON)),$(VENV)/bin/python,$(PYTHO
 OTHER := $(shell $(call IDENTITY,$(ASKED)) 2>/dev/null | cmp -s - $(STAMP) || echo other)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup apt venv images run test doctor compare bench soak matrix mutants observe lint \
+.PHONY: help setup apt venv images run test test-install doctor compare bench soak matrix mutants observe lint \
 	unit lock clean distclean
 
 help:
 	@echo 'make run    all set-up, then ask KERNEL ($(KERNEL)); also HOST, EXPECT, L2, JSON'
 	@echo 'make test   all set-up, then lint, unit tests and the system tests both ways'
+	@echo 'make test-install  these commands, typed on bare Debian systems: SUITES, WHO, COLD=no'
 	@echo 'make compare  all set-up, then the same cases on the Intel and on the AMD host, side by side'
 	@echo 'make doctor   every prerequisite on HOST at once: found, enough, mend'
 	@echo 'make bench    where the seconds go, over N (3) runs on each host; make soak: N (50) runs'
@@ -90,6 +91,11 @@ test: setup lint
 	  -n auto --maxprocesses 4 --dist worksteal --durations=0 --durations-min=5 \
 	  tests/contract tests/unit
 
+# SUITES, WHO (root, user): some of them; COLD=no: with this machine's cache, read-only.
+test-install: apt venv $(if $(filter no,$(COLD)),images)
+	@$(VENV)/bin/python tests/install $(if $(SUITES),--suites $(SUITES)) $(if $(WHO),--who $(WHO)) \
+	  $(if $(COLD),--cold '$(COLD)')
+
 doctor: venv
 	@$(L2GATE) doctor $(ARGUMENTS)
 
@@ -113,7 +119,7 @@ unit: venv
 lint: venv
 	@$(RUFF) check -q --config lib/pyproject.toml lib tests
 	@$(RUFF) format -q --check --config lib/pyproject.toml lib tests
-	@$(VENV)/bin/mypy --config-file lib/pyproject.toml lib/l2gate tests/unit tests/contract
+	@$(VENV)/bin/mypy --config-file lib/pyproject.toml lib/l2gate tests/unit tests/contract tests/install
 	@mkdir -p build && $(MAKE) -s -C lib/helper OUT=../../build l2gate-helper
 
 clean:
