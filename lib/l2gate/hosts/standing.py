@@ -87,7 +87,8 @@ def announce(host: Standing, endpoint: Endpoint) -> None:
     known.write_text(f"[{endpoint.address}]:{endpoint.port} {endpoint.host_key}\n")
     lines = {
         "HostName": endpoint.address, "Port": endpoint.port, "User": endpoint.user,
-        "IdentityFile": key, "IdentitiesOnly": "yes", "UserKnownHostsFile": known,
+        "IdentityFile": _quoted(key), "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": _quoted(known),
         "StrictHostKeyChecking": "yes",
     }  # fmt: skip
     config = "".join(f"    {key} {value}\n" for key, value in lines.items())
@@ -95,3 +96,8 @@ def announce(host: Standing, endpoint: Endpoint) -> None:
     draft = folder / ".host.json"
     draft.write_text(json.dumps(asdict(host)))
     draft.rename(folder / "host.json")
+
+
+def _quoted(path: Path) -> str:
+    """``path`` as ssh_config(5) takes it: blanks within quotes, and a % that begins no token."""
+    return '"{}"'.format(str(path).replace("%", "%%"))
