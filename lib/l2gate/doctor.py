@@ -129,7 +129,7 @@ def _kernel(kind: Kind, settings: Settings) -> Iterator[Check]:
     except L2gateError as error:
         yield _said("kernel", f"kernel {spec}", error)
         return
-    found = f"{kernel.release}, {kernel.description}; it has what an emulated host needs"
+    found = f"{kernel.release}, {kernel.description}; {emulated.fitness(kernel)}"
     yield Check("kernel", f"kernel {spec}", found, True)
 
 
