@@ -25,7 +25,7 @@ _OF_A_MAIL = (
 _COMMIT = re.compile(
     rb"^commit [0-9a-f]{7,64}\b[^\n]*\n(?=(?:Author|AuthorDate|Merge|tree):? )", re.M
 )
-_NUMBER = re.compile(r"^\s*(?:\w+:\s*)*\[[^\]]*?\b(\d+)/(\d+)[^\]]*\]")
+_NUMBER = re.compile(r"\s*\[[^\]]*?\b(\d+)/\d+[^\]]*\]")
 #: Where a mail's message ends, and all up to its diff: the diffstat and notes.
 _SEPARATOR = re.compile(rb"^---[ \t]*\n(?:(?!diff |@@ )[^\n]*\n)*?(?=diff --git )", re.M)
 _DIFFSTAT = re.compile(rb"^ \d+ files? changed", re.M)
@@ -34,7 +34,7 @@ _DIFFSTAT = re.compile(rb"^ \d+ files? changed", re.M)
 @dataclass(frozen=True)
 class Letter:
     """One change: its title, empty if it has none, its text up to the end of the diff, and its
-    place in a series (1 is the first; 0: it says none)."""
+    place in a series (1 is the first; 0: it has none, as a cover letter and an answer)."""
 
     title: str
     text: bytes
@@ -88,7 +88,7 @@ def _mails(data: bytes) -> tuple[Letter, ...]:
 
 def _mail(mail: Path) -> Letter:
     message, patch = mail.with_suffix(".message"), mail.with_suffix(".patch")
-    said = git(["mailinfo", "-k", "--quoted-cr=strip", message, patch], mail.read_bytes())
+    said = git(["mailinfo", "-k", "-n", "--quoted-cr=strip", message, patch], mail.read_bytes())
     if said.status:
         raise _unreadable(said.errors)
     found = re.search(r"^Subject: (.*)$", said.output.decode(errors="replace"), re.M)

@@ -105,7 +105,17 @@ def _read(name: str, content: bytes) -> tuple[Piece, ...]:
 
 def _piece(letter: Letter) -> Piece | None:
     """None for what is only a message, as a series' cover letter. Raises KernelSpecError."""
+    try:
+        return _checked(letter)
+    except KernelSpecError as error:
+        which = f"in {letter.title!r}, " if letter.title else ""
+        raise KernelSpecError(f"{which}{error.cause}", error.mend) from None
+
+
+def _checked(letter: Letter) -> Piece | None:
     found = _levelled(letter)
+    if found is None and letter.number:
+        raise _no_change(letter.text)
     if found is None:
         return None
     level, names = found
@@ -178,16 +188,14 @@ def _check_whole(diff: bytes, said: Said) -> None:
 
 
 def _check_places(letter: Letter, names: Sequence[str]) -> None:
-    which = f" ({letter.title})" if letter.title else ""
     if unsafe := _outside(letter.text):
         raise KernelSpecError(
-            f"it names files outside the kernel's tree: {', '.join(unsafe)}{which}",
+            f"it names files outside the kernel's tree: {', '.join(unsafe)}",
             "make it inside the tree, as `git diff` does",
         )
     if foreign := [name for name in names if not _KVM.match(name)]:
         raise KernelSpecError(
-            f"it touches {', '.join(map(_printable, foreign))}{which}; only KVM's modules are "
-            "rebuilt",
+            f"it touches {', '.join(map(_printable, foreign))}; only KVM's modules are rebuilt",
             "keep to arch/x86/kvm and virt/kvm, named from the top of the kernel's tree, as `git "
             "show COMMIT -- arch/x86/kvm virt/kvm` does; or boot a kernel of your own with "
             "dir:PATH",
