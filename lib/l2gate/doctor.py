@@ -29,6 +29,7 @@ _PROGRAMS = {
     "bwrap": "runs the compiler of a suite",
     "mksquashfs": "packs the images",
     "cpio": "packs the initramfs",
+    "git": "reads and applies patches",
     "ssh": "says what a host's name means",
 }
 _LIBRARIES = ("avocado-framework", "qemu.qmp", "paramiko", "rich")
