@@ -121,8 +121,7 @@ def closure(kernel: KernelUnderTest, names: Sequence[str]) -> tuple[Path, ...]:
     if absent:
         folder = f" (make modules_install INSTALL_MOD_PATH={kernel.home})" if kernel.home else ""
         raise KernelSpecError(
-            f"{kernel.spec}: this kernel has neither built in nor as a module: {' '.join(absent)} "
-            f"({where})",
+            f"this kernel has neither built in nor as a module: {' '.join(absent)} ({where})",
             f"build it with them, or put its modules into lib/modules/{kernel.release} beside "
             f"it{folder}; the README says what an emulated host needs",
         )

@@ -110,9 +110,8 @@ class EmulatedHost(Host):
         port = self.ssh_port(deadline)
         try:
             self._console.wait_for("l2gate: ready", deadline, self._why_dead)
-        except BenchError:
-            self._quote_complaint()
-            raise
+        except BenchError as error:
+            raise self._with_complaint(error) from None
         self._endpoint = Endpoint(
             "L0", "127.0.0.1", port, "root", str(key_file), server.public_line
         )
@@ -152,15 +151,20 @@ class EmulatedHost(Host):
     def seed(self) -> Path:
         return self.private / "l0-seed.tar"
 
-    def _quote_complaint(self) -> None:
-        """Raises BenchError with what L0's first stage has said of the kernel, if it did."""
-        said = [line.strip() for line in _COMPLAINT.findall(self._console.text())]
-        if said:
-            raise BenchError(
-                f"L0 cannot go on with {self.kernel.spec}: {' / '.join(dict.fromkeys(said))}",
-                "build the kernel with what it lacks, or put its modules beside it (see the "
-                f"README for what an emulated host needs); the whole console: {self._console.log}",
-            )
+    def _with_complaint(self, error: BenchError) -> BenchError:
+        """``error`` with what L0's own first steps have said of the kernel, if they did: they end
+        the machine where it lacks something."""
+        found = [line.strip() for line in _COMPLAINT.findall(self._console.text())]
+        if not found or self._console.crash():
+            return error
+        said = " / ".join(dict.fromkeys(found))
+        if self._why_dead() is None:
+            said = f"{said}; {error.cause}"
+        return BenchError(
+            f"L0 cannot go on with {self.kernel.spec}: {said}",
+            "build the kernel with what it lacks, or put its modules beside it (see the README "
+            f"for what an emulated host needs); the whole console: {self._console.log}",
+        )
 
     def _why_dead(self) -> str | None:
         if self._process is None or self._process.poll() is None:
