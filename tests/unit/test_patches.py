@@ -436,6 +436,8 @@ REFUSED = {
     "a link": (made("arch/x86/kvm/l", "120000"), "makes a link or a submodule: .*arch/x86/kvm/l"),
     "a merge": (b"diff --cc a.c\nindex 1,2..3\n--- a/a.c\n@@@ -1 -1 +1 @@@\n", "of a merge"),
     "a context diff": (b"*** a/x.c\t2024\n--- b/x.c\t2024\n*********\n", "it is a context diff"),
+    "coloured": (f"\x1b[1mdiff --git a/{X86} b/{X86}\x1b[m\n".encode(), "it is coloured"),
+    "a web page": (b"<!DOCTYPE html>\n<pre>diff --git a/x b/x\n", "it is a web page"),
     "packed": (gzip.compress(GOOD.encode()), "it is compressed"),
 }
 
@@ -558,6 +560,21 @@ def test_a_file_that_is_not_there_is_named_with_its_likeness(repo: Repo, tmp_pat
     why = refusal(mine, repo.export(tmp_path / "tree"))
     assert "arch/x86/kvm/x86_.c: No such file or directory" in why
     assert f"there is {X86}" in why
+
+
+def test_a_hunk_without_context_is_refused(repo: Repo, tmp_path: Path) -> None:
+    tree = repo.export(tmp_path / "tree")
+    repo.edit(X86)
+    assert "(-U0)" in refusal(patch(tmp_path, repo.diff("-U0")), tree)
+
+
+def test_white_space_that_was_changed_on_the_way_is_said_so(repo: Repo, tmp_path: Path) -> None:
+    repo.write(X86, lines(X86).replace("line ", "\tline "))
+    repo.commit()
+    tree = repo.export(tmp_path / "tree")
+    repo.edit(X86)
+    mine = patch(tmp_path, repo.diff().replace(b"\t", b"        "))
+    assert "only white space differs" in refusal(mine, tree)
 
 
 def test_a_new_file_that_is_there_is_refused(repo: Repo, tmp_path: Path) -> None:

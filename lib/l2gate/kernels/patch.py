@@ -164,7 +164,7 @@ def _names(diff: bytes, level: int) -> tuple[Said, tuple[str, ...]]:
 
 def _in_lookalike(diff: bytes, level: int) -> bool:
     """Whether what is taken off is a folder such as Documentation/, which has a virt/kvm too."""
-    return level > 0 and any(
+    return re.search(rb"(?:Documentation|tools)/", diff) is not None and any(
         _LOOKALIKES.match(name[: found.start() + 1])
         for fewer in range(level)
         for name in _names(diff, fewer)[1]
@@ -222,6 +222,12 @@ def _printable(name: str) -> str:
 
 
 def _no_change(content: bytes) -> KernelSpecError:
+    if b"\x1b[" in content:
+        return KernelSpecError(
+            "it is coloured for a terminal", "make it with `git diff --no-color`"
+        )
+    if re.match(rb"\s*<(?:!doctype|html)", content, re.I):
+        return KernelSpecError("it is a web page", "save the patch itself (raw, or mbox)")
     if re.search(rb"^diff --(?:cc|combined) ", content, re.M):
         return KernelSpecError(
             "it is the combined diff of a merge, which cannot be applied",
@@ -307,6 +313,10 @@ def _apply_piece(patch: Patch, piece: Piece, tree: Path, of: str) -> None:
     if not _git_apply(piece, tree, "--check", "-R").status:
         raise _already(name, of)
     reasons = "\n".join(_reasons(piece, said.errors, tree))
+    if not _git_apply(piece, tree, "--check", "--ignore-whitespace").status:
+        reasons += "\nonly white space differs: tabs, spaces or line ends were changed on its way"
+    elif not _git_apply(piece, tree, "--check", "--unidiff-zero").status:
+        reasons += "\na hunk has no lines around the change (-U0), so nothing says where it belongs"
     raise KernelSpecError(
         f"{name} does not apply to {of}:\n{reasons}",
         "make it against Debian's source of that kernel (patches come one after another); every "
