@@ -26,7 +26,7 @@ from l2gate.settings import Settings, cache_dir, state_dir
 _PROGRAMS = {
     "gcc": (("--version",), "compiles the helper"),
     "make": (("--version",), "compiles the helper and kvm.ko"),
-    "git": (("--version",), "applies patches"),
+    "git": (("--version",), "reads and applies patches"),
     "mmdebstrap": (("--version",), "fetches the suite roots"),
     "mksquashfs": (("-version",), "packs the images"),
     "cpio": (("--version",), "packs the initramfs"),
@@ -187,7 +187,7 @@ def _kernel(kind: Kind, settings: Settings) -> Iterator[Check]:
     except L2gateError as error:
         yield _said("kernel", f"kernel {spec}", error)
         return
-    found = f"{kernel.release}, {kernel.description}; it has what an emulated host needs"
+    found = f"{kernel.release}, {kernel.description}; {emulated.fitness(kernel)}"
     yield Check("kernel", f"kernel {spec}", found, True)
 
 

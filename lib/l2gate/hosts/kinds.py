@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from l2gate.errors import UsageError
 from l2gate.events import Timeline
 from l2gate.hosts.emulated import bochs, tcg
-from l2gate.hosts.emulated.machine import EmulatedHost
+from l2gate.hosts.emulated.machine import EmulatedHost, fitness
 from l2gate.hosts.host import Host, Place
 from l2gate.hosts.lab import labhost
 from l2gate.kernels import spec as kernel_spec
@@ -44,9 +44,13 @@ class Kind:
         return DEFAULT_KERNEL if settings.kernel == AUTO else settings.kernel
 
     def prepare_kernel(self, settings: Settings, timeline: Timeline) -> KernelUnderTest | None:
-        """The kernel to boot, built now if need be. Raises KernelSpecError."""
+        """The kernel to boot, built now if need be. Raises KernelSpecError, also for one that
+        lacks what the host needs."""
         spec = self.kernel_spec(settings)
-        return prepare(spec, timeline) if spec else None
+        kernel = prepare(spec, timeline) if spec else None
+        if kernel:
+            fitness(kernel)
+        return kernel
 
     def uses(self, option: Option) -> bool:
         """Whether the option means something on this kind of host."""
