@@ -105,7 +105,7 @@ def test_a_name_means_what_ssh_config_says(tmp_path: Path) -> None:
 def test_a_standing_host_is_reached_from_any_folder(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("L2GATE_CACHE", str(tmp_path / folder))
+    monkeypatch.setenv("L2GATE_STATE", str(tmp_path / folder))
     host = Standing("amd", "emulated-amd", "debian:6.12", os.getpid(), born_at(os.getpid()))
     host.folder.mkdir(parents=True)
     key = tmp_path / "key"

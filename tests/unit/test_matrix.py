@@ -30,6 +30,7 @@ AMD = "emulated-amd"
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("L2GATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("L2GATE_STATE", str(tmp_path / "state"))
 
 
 # --- kernels --------------------------------------------------------------------------------------

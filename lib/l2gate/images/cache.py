@@ -88,16 +88,20 @@ def make(kind: str, key: str, build: Callable[[Path], None]) -> Path:
 
 def _writable() -> Path:
     """The cache; where it is read-only, the place for what it lacks. Raises BenchError."""
-    problem: OSError | None = None
     for folder in folders():
-        try:
-            (folder / "locks").mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder / "locks"):
-                return folder
-        except OSError as error:
-            problem = problem or error
-    assert problem is not None
-    raise _no_room(cache_dir(), "anything", problem)
+        if _may_write(folder):
+            return folder
+    raise _no_room(cache_dir(), "anything", OSError("neither folder can be written"))
+
+
+def _may_write(folder: Path) -> bool:
+    """Tried: what the mode says is not all (read-only mounts, quotas)."""
+    try:
+        (folder / "locks").mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder / "locks"):
+            return True
+    except OSError:
+        return False
 
 
 def _no_room(folder: Path, what: str, error: OSError) -> BenchError:
