@@ -72,6 +72,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     repo.git("init", "-q")
     repo.git("config", "core.fsync", "none")
     repo.commit("the kernel")
+    repo.git("tag", "base")
     return repo.path
 
 
@@ -169,6 +170,13 @@ def three_commits(repo: Repo) -> None:
         repo.commit(f"KVM: the {word}")
 
 
+def one_more(repo: Repo) -> None:
+    """The newest of them can be applied first, the others cannot."""
+    three_commits(repo)
+    repo.edit(MAIN)
+    repo.commit("KVM: another file")
+
+
 def series(repo: Repo, *words: str) -> list[bytes]:
     box = repo.git("format-patch", "--stdout", "-3", *words)
     parts = box.split(b"\nFrom ")
@@ -245,6 +253,7 @@ def dashes(repo: Repo) -> None:
     text = lines(X86, 10) + "--\n-- a/mm/mmap.c\n" + lines(X86, 10)
     repo.write(X86, text)
     repo.commit("with dashes")
+    repo.git("tag", "-f", "base")
     repo.write(X86, text.replace("--\n-- a/mm/mmap.c\n", "++ b/mm/mmap.c\n"))
     repo.edit(MAIN)
 
@@ -288,6 +297,7 @@ FORMS: dict[str, tuple[Change, Form]] = {
     "git show, raw": (edits, lambda r: shown(r, "--format=raw")),
     "git show, as a mail": (edits, lambda r: shown(r, "--format=email")),
     "git log -p": (three_commits, lambda r: r.git("log", "-p", "-3")),
+    "git log -p, the newest by itself": (one_more, lambda r: r.git("log", "-p", "-4")),
     "git log -p --reverse": (three_commits, lambda r: r.git("log", "-p", "-3", "--reverse")),
     "git log, as mails": (three_commits, lambda r: r.git("log", "-p", "-3", "--format=email")),
     "a series": (three_commits, lambda r: b"".join(series(r))),
@@ -310,6 +320,7 @@ FORMS: dict[str, tuple[Change, Form]] = {
     "latin-1, as a mail": (latin_1, mail),
     "no newline at the end": (no_newline, Repo.diff),
     "a carriage return": (carriage_return, Repo.diff),
+    "a carriage return, base64": (carriage_return, lambda r: sent(r, "base64")),
 }
 
 
@@ -319,9 +330,8 @@ def test_it_is_applied(form: str, repo: Repo, tmp_path: Path) -> None:
     change(repo)
     mine = patch(tmp_path, make(repo))
     wanted = content(repo.path)
-    start = "HEAD" if repo.git("status", "--porcelain") else "HEAD~"
-    start = "HEAD~3" if change is three_commits else start
-    repo.git("stash", "-q", "-u") if start == "HEAD" else repo.git("checkout", "-q", start)
+    repo.git("checkout", "-q", "-f", "base")
+    repo.git("clean", "-fdq")
     tree = repo.export(tmp_path / "tree")
     before = content(tree)
     apply(mine, tree, "the kernel")

@@ -88,7 +88,7 @@ def _mails(data: bytes) -> tuple[Letter, ...]:
 
 def _mail(mail: Path) -> Letter:
     message, patch = mail.with_suffix(".message"), mail.with_suffix(".patch")
-    said = git(["mailinfo", "-k", "-n", "--quoted-cr=strip", message, patch], mail.read_bytes())
+    said = git(["mailinfo", "-k", "-n", message, patch], mail.read_bytes())
     if said.status:
         raise _unreadable(said.errors)
     found = re.search(r"^Subject: (.*)$", said.output.decode(errors="replace"), re.M)
