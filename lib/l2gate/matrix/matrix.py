@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
+from l2gate.durations import Durations
 from l2gate.errors import BenchError, L2gateError
 from l2gate.events import Timeline
 from l2gate.images import cache, roots
@@ -23,7 +24,7 @@ from l2gate.kernels.spec import DebianSpec, parse
 from l2gate.matrix.cells import Cell, fingerprint
 from l2gate.matrix.outcome import Outcome
 from l2gate.matrix.schedule import Schedule, Work
-from l2gate.matrix.state import Durations, State
+from l2gate.matrix.state import State
 from l2gate.plugins.known import places
 from l2gate.report.page import Page, Row
 from l2gate.report.terminal import COLOURS

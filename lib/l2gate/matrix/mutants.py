@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
+from l2gate.durations import Durations
 from l2gate.errors import BenchError
 from l2gate.events import Timeline
 from l2gate.images import cache
@@ -23,7 +24,7 @@ from l2gate.matrix.matrix import fetch_kernel, mean_seconds
 from l2gate.matrix.mutant import Mutant
 from l2gate.matrix.outcome import Outcome
 from l2gate.matrix.schedule import Schedule, Work
-from l2gate.matrix.state import Durations, State
+from l2gate.matrix.state import State
 from l2gate.plugins.known import known_tests, places
 from l2gate.report.page import Page, Row
 
