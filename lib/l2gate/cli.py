@@ -314,14 +314,14 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.json:
         _check_writable(arguments.json)
     preflight(wanted)
-    with Scratch("run") as folder:
+    with Scratch("run") as folder, Progress(console, arguments.verbose) as progress:
         timeline = folder / "timeline.jsonl"
         # Built here and not in the job: a patch that does not compile is bad usage.
-        with_console = Timeline(Progress(console, arguments.verbose), FileSink(timeline))
+        with_console = Timeline(progress, FileSink(timeline))
         with suppress(MissingPrerequisite):  # the job says so itself, and skips its tests
             kinds.find(wanted.host).prepare_kernel(wanted, with_console)
         job = Job(wanted, arguments.tests, folder, timeline)
-        result, code = job.run(Progress(console, arguments.verbose))
+        result, code = job.run(progress)
     show(console, result)
     if arguments.json:
         result.write(arguments.json)

@@ -9,81 +9,13 @@ from rich.console import Console
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
-from l2gate.events import Event
 from l2gate.injection.vectors import label, name
+from l2gate.report.progress import COLOURS, Progress
 from l2gate.report.result import Result
 
-COLOURS = {
-    Verdict.PASS.value: "green",
-    Verdict.FAIL.value: "bold red",
-    Verdict.SKIP.value: "yellow",
-    Verdict.INFRA_ERROR.value: "bold magenta",
-    Verdict.INCONCLUSIVE.value: "bold yellow",
-}
+__all__ = ["COLOURS", "Progress", "show"]
+
 _MOST_FAILURES = 12
-
-
-class Progress:
-    """A line for each step as it ends, and for each injection; everything with ``verbose``."""
-
-    def __init__(self, console: Console, verbose: bool) -> None:
-        self._console, self._verbose = console, verbose
-
-    def __call__(self, event: Event) -> None:
-        if event.kind == "case":
-            self._case(event)
-        elif event.kind == "fact":
-            self._fact(event)
-        elif event.kind == "begin" and (self._verbose or event.data.get("phase") in _SHOWN):
-            self._line(event.level, f"{event.text} ...")
-        elif event.kind == "end" and event.data.get("phase") in _SHOWN:
-            state = "failed" if event.data.get("failed") else "done"
-            self._line(event.level, f"{event.text}: {state}, {event.seconds:.1f} s")
-        elif event.kind == "verdict":
-            colour = COLOURS[event.data["verdict"]]
-            self._line("test", f"{event.data['test']}: {event.data['verdict']}", colour)
-        elif event.kind == "note" and event.data.get("shown"):
-            self._line(event.level, event.text)
-        elif event.kind == "complaint":
-            self._line(event.level, event.text, "bold red")
-        elif event.kind == "error":
-            self._line("error", event.text, "bold red")
-
-    def _fact(self, event: Event) -> None:
-        data = event.data
-        if data["subject"] == "host":
-            text = f"{data['kvm_module']} nested={data['nested']}, {data['cpu_model']}"
-            self._line("L0", f"{data['release']} is up: {text}")
-        elif data["subject"] == "contract":
-            self._line("L0", f"contract: {data['name']} ({data['why']})")
-
-    def _case(self, event: Event) -> None:
-        case = event.data
-        if "table" in case:
-            self._table_case(case)
-            return
-        times = f" {case['repeat']} times" if case["repeat"] > 1 else ""
-        asked = "" if case["injected"] else " injected=0"
-        what = f"{label(case['vector'], case['error_code'])}{asked}{times}"
-        saw = case["seen_errno"] or "accepted"
-        self._line(
-            f"{case['active_level']} active",
-            f"inject {what}: {saw}, {case['verdict']}",
-            COLOURS[case["verdict"]],
-        )
-
-    def _table_case(self, case: dict[str, Any]) -> None:
-        """Tables have hundreds of cases: only those that do not pass are shown."""
-        if self._verbose or case["verdict"] != Verdict.PASS:
-            place = f"{case['table']}.txt:{case['line']} {case['case']}"
-            text = f"{place}: {case['asked']}: {case['verdict']}, {case['reason']}"
-            self._line(f"{case['active_level']} active", text, COLOURS[case["verdict"]])
-
-    def _line(self, level: str, text: str, style: str = "") -> None:
-        self._console.print(Text(f"{level:>10}  ") + Text(text, style=style), soft_wrap=True)
-
-
-_SHOWN = {"prepare", "host", "l1", "cases", "teardown"}
 
 
 def show(console: Console, result: Result) -> None:
