@@ -15,8 +15,8 @@ from l2gate.contract.choice import Words, is_control, parse, telling, words_of
 from l2gate.contract.judge import Verdict
 from l2gate.settings import OPTIONS, checkout
 
-#: What says how a run is shown or kept, or is said anew for each line.
-_LEFT_OUT = ("case", "keep")
+#: Says what is left behind, not what is asked.
+_LEFT_OUT = ("keep",)
 _RUNNING = "running"
 
 _Case = Mapping[str, Any]
@@ -60,7 +60,8 @@ class Again:
     def __init__(
         self, settings: Mapping[str, str], places: Mapping[str, str], cases: Iterable[_Case]
     ) -> None:
-        self._line = shlex.split(run_line(settings))
+        self._all = run_line(settings)
+        self._line = shlex.split(run_line({**settings, "case": ""}))
         self._places = {name: place(reference) for name, reference in places.items()}
         self._by_test: dict[str, list[_Told]] = {}
         self._by_row: dict[tuple[str, str], list[_Told]] = {}
@@ -70,8 +71,8 @@ class Again:
             self._by_row.setdefault(_row_of(told[1]), []).append(told)
 
     def tests(self, names: Iterable[str]) -> str:
-        """Asks all cases of those tests."""
-        return shlex.join([*self._line, *self._where(names)])
+        """Asks those tests as they were asked."""
+        return shlex.join([*shlex.split(self._all), *self._where(names)])
 
     def line(self, cases: Sequence[_Case]) -> str:
         """Asks ``cases``, all of one test, and their controls, and no other failing case: if no

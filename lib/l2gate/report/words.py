@@ -38,6 +38,7 @@ _COLUMNS = {
     "exit": "the VM-exit is for: {value}",
     "vectoring": "IDT-vectoring information {value}",
 }
+_YET_CHANGED = "refused, yet the vCPU's state changed"
 #: How a table's own word beside a value reads.
 _BESIDE = {"(same)": "(as before)", "(payload)": "(the payload)", "(given)": "(as it was sent)"}
 
@@ -60,7 +61,14 @@ def wanted_and_seen(case: _Case) -> tuple[str, str]:
         return f"proof that {level} is active, and an answer", reason
     if found := _COLUMN.match(reason):
         column, wanted, seen = found.group("what", "wanted", "seen")
+        refused = case["expected_errno"] and case["seen_errno"] == case["expected_errno"]
+        if column == "unchanged" and refused:
+            return _promised(case), _YET_CHANGED
+        if column == "errno" and case["expected_errno"]:
+            return _promised(case), _cell(column, seen, level)
         return _cell(column, wanted, level), _cell(column, seen, level)
+    if reason.startswith("refused, yet it changed"):  # what it was is in the proof
+        return _promised(case), _YET_CHANGED
     if found := _OTHER.match(reason):
         return found.group("wanted"), found.group("seen")
     return _promised(case), reason
