@@ -59,7 +59,7 @@ def preflight(settings: Settings) -> None:
     Raises UsageError for an unknown host, kernel spec or word of a case, MissingPrerequisite for
     what a make target brings.
     """
-    choice.parse(settings.case)
+    choice.refuse_impossible(choice.parse(settings.case))
     kind = kinds.find(settings.host)
     kind.refuse_nonsense(settings)
     kind.check(settings)

@@ -1,5 +1,5 @@
-"""How long each piece of work took the last time, kept in the cache: for what comes first and for
-what is expected to remain. It is a guess: a cache that cannot be read or written costs no more."""
+"""How long each piece of work took the last time, kept below `state_dir`: for what comes first and
+for what is expected to remain. It is a guess: a file that cannot be read or written is no error."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from l2gate.settings import cache_dir
+from l2gate.settings import state_dir
 
 
 class Durations:
     """Seconds by name, in one file for each ``kind`` of work."""
 
     def __init__(self, kind: str) -> None:
-        self._path = cache_dir() / kind / "seconds.json"
+        self._path = state_dir() / kind / "seconds.json"
         self._known = _read(self._path)
 
     def known(self, name: str) -> float | None:

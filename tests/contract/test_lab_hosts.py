@@ -101,7 +101,7 @@ class Asked:
     @classmethod
     def start(cls, machine: Machine, folder: Path, *words: str) -> Asked:
         folder.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "l2gate.cli", "run", "--verbose"]
+        command = [sys.executable, "-m", "l2gate", "run", "--verbose"]
         command += ["--json", str(folder / "r.json")]
         process = subprocess.Popen(
             [*command, "--host", machine.url, "--modules", "nested", *words],

@@ -11,7 +11,7 @@ from l2gate.durations import Durations
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("L2GATE_CACHE", str(tmp_path))
+    monkeypatch.setenv("L2GATE_STATE", str(tmp_path))
     return tmp_path / "runs/seconds.json"
 
 
@@ -42,7 +42,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("L2GATE_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("L2GATE_STATE", str(tmp_path / "file"))
     durations = Durations("runs")
     durations.note("a", 1.0)
     assert durations.known("a") == 1.0

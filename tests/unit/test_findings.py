@@ -9,12 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from l2gate.contract.choice import is_control, parse, words_of
+from l2gate.cli import _parser, wanted
+from l2gate.contract.choice import is_control, parse, refuse_impossible, words_of
+from l2gate.hosts import kinds
+from l2gate.plugins.known import references
 from l2gate.report import result as results
 from l2gate.report.findings import Finding, findings
 from l2gate.report.result import THEN, Result
 from l2gate.report.terminal import show
-from recorded import recorded, result_of
+from recording import recorded, result_of
 from rich.console import Console
 
 EVERY = "RefusedWhileL2IsActive.test_every_exception"
@@ -30,9 +33,9 @@ def told(finding: Finding) -> dict[str, str]:
     return dict(finding.lines)
 
 
-def shown(result: Result, **how: bool) -> str:
+def shown(result: Result) -> str:
     console = Console(file=io.StringIO(), width=80, highlight=False)
-    show(console, result, **how)
+    show(console, result)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert isinstance(text, str)
     return text
@@ -108,6 +111,16 @@ def test_each_line_asks_its_failure_with_the_controls_and_no_other(red: dict[str
             assert all(c["verdict"] == "pass" for c in controls)
 
 
+def test_l2gate_takes_each_line_and_boots_the_same(red: dict[str, Any]) -> None:
+    for finding in findings(result_of(red)):
+        arguments = _parser().parse_args(shlex.split(told(finding)["again"])[1:])
+        settings = wanted(arguments)
+        refuse_impossible(parse(settings.case))
+        kinds.find(settings.host).refuse_nonsense(settings)
+        assert (settings.host, settings.kernel) == ("emulated-amd", "debian:6.12+unpatched")
+        assert references(arguments.tests)
+
+
 def test_every_setting_that_matters_is_in_the_line_quoted(red: dict[str, Any]) -> None:
     red["settings"] |= {"l2": "linux", "patience": "2.5", "keep": "yes", "wait": "3600",
                         "kernel": "debian:6.12+a b's.patch"}  # fmt: skip
@@ -130,12 +143,6 @@ def test_the_report_says_a_failure_once_and_bounds_them(red: dict[str, Any]) -> 
     ]
     text = shown(replace(result_of(red), tests=[]))
     assert text.count(" wanted  ") == 8 and "and 12 more; --json has all" in text
-
-
-def test_quiet_tells_what_is_wrong_alone(red: dict[str, Any]) -> None:
-    text = shown(result_of(red), quiet=True)
-    assert "accepted" in text and text.strip().splitlines()[-1].startswith("verdict   FAIL")
-    assert "contract  " not in text and "logs  " not in text
 
 
 def test_an_exception_that_did_not_arrive_is_told_by_its_signal(red: dict[str, Any]) -> None:

@@ -12,7 +12,8 @@ from l2gate.contract.judge import Verdict
 from l2gate.contract.table import OBSERVED, load
 from l2gate.errors import KernelSpecError
 from l2gate.images import build, roots
-from l2gate.kernels.spec import Patch, parse, recipes
+from l2gate.kernels.patch import Patch
+from l2gate.kernels.spec import parse, recipes
 from l2gate.matrix.cells import Cell, all_kernels, cells
 from l2gate.matrix.matrix import Found, exit_code, mean_seconds, read_run
 from l2gate.matrix.mutant import Mutant, all_mutants, read

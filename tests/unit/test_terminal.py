@@ -12,7 +12,7 @@ from l2gate import provenance
 from l2gate.report.result import Result
 from l2gate.report.terminal import show
 from l2gate.report.words import afterwards, deviation, ranges
-from recorded import recorded, result_of
+from recording import recorded, result_of
 from rich.console import Console
 
 

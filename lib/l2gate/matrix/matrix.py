@@ -18,6 +18,7 @@ from l2gate.contract.judge import Verdict
 from l2gate.durations import Durations
 from l2gate.errors import BenchError, L2gateError
 from l2gate.events import Timeline
+from l2gate.hosts import kinds
 from l2gate.images import cache, roots
 from l2gate.kernels.kernel import prepare
 from l2gate.kernels.spec import DebianSpec, parse
@@ -27,6 +28,7 @@ from l2gate.matrix.schedule import Schedule, Work
 from l2gate.matrix.state import State
 from l2gate.report.page import Row
 from l2gate.report.terminal import COLOURS
+from l2gate.settings import Settings
 
 #: Seconds that a cell takes where none has been measured; Bochs is the slower.
 _GUESS = {"emulated-intel": 120.0, "emulated-amd": 50.0}
@@ -65,9 +67,18 @@ class Found:
 class Matrix:
     """One matrix, from its cells to its table."""
 
-    def __init__(self, cells: Sequence[Cell], folder: Path, jobs: int, console: Console) -> None:
+    def __init__(
+        self,
+        cells: Sequence[Cell],
+        folder: Path,
+        jobs: int,
+        console: Console,
+        settings: Settings,
+    ) -> None:
         self._cells, self._outcome = cells, Outcome(console, folder, "matrix")
-        self._keys = {cell: f"{fingerprint(cell.kernel)}-{cell.host}" for cell in cells}
+        self._settings = settings
+        how = cache.digest(repr(settings))
+        self._keys = {cell: f"{fingerprint(cell.kernel)}-{how}-{cell.host}" for cell in cells}
         self._state = State("matrix", cache.digest(*self._keys.values()))
         self._durations = Durations("matrix")
         self._jobs = jobs or os.cpu_count() or 1
@@ -112,13 +123,17 @@ class Matrix:
         except L2gateError as error:
             self._conclude(Found(cell, Verdict.INFRA_ERROR, str(error), 0.0, {}))
             return None
-        argv = [sys.executable, "-m", "l2gate.cli", "run", "--host", cell.host]
+        argv = [sys.executable, "-m", "l2gate", "run", "--host", cell.host]
         argv += ["--kernel", cell.kernel, "--json", str(self._target(cell))]
         guess = self._durations.guess(cell.name, _GUESS.get(cell.host, 60.0))
-        return Work(cell.name, argv, self._target(cell).with_suffix(".log"), guess, _LIMIT)
+        settings = kinds.find(cell.host).only_used(self._settings)
+        return Work(cell.name, argv, self._log(cell), guess, _LIMIT, settings)
 
     def _target(self, cell: Cell) -> Path:
         return self._state.folder / f"run-{self._keys[cell]}.json"
+
+    def _log(self, cell: Cell) -> Path:
+        return self._target(cell).with_suffix(".log")
 
     def _started(self, work: Work) -> None:
         self._target(self._by_name[work.name]).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """What a matrix has found out so far, so that an interrupted one goes on where it stopped.
 
-A folder in the cache, named by the content of what was asked: other kernels, other patches or
+A folder below L2GATE_STATE, named by the content of what was asked: other kernels, other patches or
 another suite are another folder. It holds one JSON file for each finished piece of work.
 """
 
@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from l2gate.settings import cache_dir
+from l2gate.settings import state_dir
 
 _FINISHED = "finished"
 
@@ -20,7 +20,7 @@ class State:
     """The folder of one matrix. One that had come to its end begins anew."""
 
     def __init__(self, kind: str, key: str) -> None:
-        self.folder = cache_dir() / kind / key
+        self.folder = state_dir() / kind / key
         if (self.folder / _FINISHED).exists():
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)

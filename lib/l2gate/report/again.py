@@ -33,7 +33,7 @@ def run_line(settings: Mapping[str, str], tests: Sequence[str] = ()) -> str:
         value = settings.get(option.name, option.default)
         if option.name not in _LEFT_OUT and value != option.default:
             words += [f"--{option.name.replace('_', '-')}", _from_here(option.name, value)]
-    return shlex.join([*words, *tests])
+    return shlex.join([*words, *map(_test_from_here, tests)])
 
 
 def of_run(result: Mapping[str, Any]) -> dict[str, str]:
@@ -150,6 +150,11 @@ def _program() -> str:
 
 def _from_here(name: str, value: str) -> str:
     return value.replace(f"{Path.cwd()}/", "") if name == "kernel" else value
+
+
+def _test_from_here(reference: str) -> str:
+    file, colon, name = reference.partition(":")
+    return f"{_seen_from_here(Path(file))}{colon}{name}"
 
 
 def _seen_from_here(path: Path) -> str:

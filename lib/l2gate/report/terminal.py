@@ -32,14 +32,12 @@ _MOST_FINDINGS = 8
 _INDENT = " " * 10
 
 
-def show(console: Console, result: Result, *, quiet: bool = False) -> None:
-    """The verdict, and what it rests on; with ``quiet`` the verdict and what is wrong alone."""
+def show(console: Console, result: Result) -> None:
+    """The verdict, and what it rests on."""
     report = _Report(console, result)
-    if not quiet:
-        report.evidence()
+    report.evidence()
     report.wrong()
-    if not quiet:
-        report.ground()
+    report.ground()
     report.verdict()
 
 

@@ -11,7 +11,9 @@ from l2gate.report.result import Result, TestResult
 
 def recorded(name: str) -> dict[str, Any]:
     """The JSON that a run has written."""
-    raw: dict[str, Any] = json.loads((Path(__file__).parent / f"{name}.json").read_text())
+    raw: dict[str, Any] = json.loads(
+        (Path(__file__).parent / "recorded" / f"{name}.json").read_text()
+    )
     return raw
 
 
