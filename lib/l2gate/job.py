@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from l2gate import provenance
 from l2gate import settings as options
 from l2gate.bench import BENCH_VARIABLE
 from l2gate.errors import BenchError
 from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Follower, Subscriber, read_timeline
 from l2gate.guard import INTERRUPTED
 from l2gate.process import end, start_logged
+from l2gate.provenance import Provenance
 from l2gate.report.result import Result, assemble, exit_code, fact
 
 TESTS = "tests/injection"
@@ -39,7 +41,8 @@ class Job:
     ) -> None:
         self._bench = bench
         self._wanted, self._folder, self._timeline = wanted, folder, timeline
-        self._tests = tests or [str(options.checkout() / TESTS)]
+        self._asked = list(tests)
+        self._tests = self._asked or [str(options.checkout() / TESTS)]
         self._follower = Follower(timeline)
         self._follower.new()  # what the caller has recorded it has shown as well
         self._output = folder / "avocado.log"
@@ -47,7 +50,7 @@ class Job:
 
     def run(self, progress: Subscriber) -> tuple[Result, int]:
         """The result and the exit code that it means. Ctrl-C and SIGTERM end the job first."""
-        start = time.monotonic()
+        start, began = time.monotonic(), provenance.here()
         environment = options.child_environment(self._wanted)
         environment[TIMELINE_VARIABLE] = str(self._timeline)
         if self._bench:
@@ -55,7 +58,7 @@ class Job:
         command = [sys.executable, "-m", "avocado", "run", *self._tests]
         process = start_logged(command, self._output, environment)
         self._follow(process, progress)
-        return self._result(time.monotonic() - start)
+        return self._result(time.monotonic() - start, began)
 
     def _follow(self, process: subprocess.Popen[bytes], progress: Subscriber) -> None:
         def pass_on(number: int, _: Any) -> None:
@@ -78,7 +81,7 @@ class Job:
         for event in self._follower.new():
             progress(event)
 
-    def _result(self, seconds: float) -> tuple[Result, int]:
+    def _result(self, seconds: float, began: Provenance) -> tuple[Result, int]:
         found = fact(read_timeline(self._timeline), "job").get("folder")
         logs = Path(found) if found else None
         avocado = _results(logs)
@@ -87,7 +90,9 @@ class Job:
             self._broke_off("\n".join(["the Avocado job broke off:", *last]))
         if logs:
             (logs / "l2gate-timeline.jsonl").write_text(self._timeline.read_text())
-        result, code = concluded(self._timeline, logs, self._wanted.to_dict(), seconds)
+        result, code = concluded(
+            self._timeline, logs, self._wanted.to_dict(), seconds, self._asked, began
+        )
         return result, INTERRUPTED if self._interrupted else code
 
     def _broke_off(self, cause: str) -> None:
@@ -97,12 +102,18 @@ class Job:
 
 
 def concluded(
-    timeline: Path, logs: Path | None, settings: dict[str, Any], seconds: float = 0.0
+    timeline: Path,
+    logs: Path | None,
+    settings: dict[str, Any],
+    seconds: float = 0.0,
+    asked: Sequence[str] = (),
+    began: Provenance | None = None,
 ) -> tuple[Result, int]:
     """What a job that has ended came to, by its timeline and by the results that Avocado has left
     in ``logs``, and the exit code that it means."""
     events = read_timeline(timeline)
-    result = assemble(events, _results(logs), settings, seconds, str(logs or "(none)"))
+    place = str(logs or "(none)")
+    result = assemble(events, _results(logs), settings, seconds, place, asked, began)
     return result, exit_code(result, events)
 
 

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from l2gate.events import Event, Subscriber, Timeline
+from l2gate.events import Timeline
 from l2gate.report.terminal import Progress
 
 
@@ -23,13 +23,9 @@ def screen(*, stderr: bool = False) -> Screen:
     return Screen(highlight=False, stderr=stderr)
 
 
-def progress(arguments: argparse.Namespace, console: Console, *, steps: bool = False) -> Subscriber:
+def progress(arguments: argparse.Namespace, console: Console, *, steps: bool = False) -> Progress:
     """Shows the steps as `-q` and `-v` want it; ``steps``: each of them, if neither was said."""
-    return _silent if arguments.quiet else Progress(console, arguments.verbose or steps)
-
-
-def _silent(_: Event) -> None:
-    pass
+    return Progress(console, arguments.verbose or steps, quiet=arguments.quiet)
 
 
 def beside(arguments: argparse.Namespace) -> Timeline:

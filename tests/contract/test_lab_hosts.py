@@ -101,7 +101,8 @@ class Asked:
     @classmethod
     def start(cls, machine: Machine, folder: Path, *words: str) -> Asked:
         folder.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "l2gate", "run", "--json", str(folder / "r.json")]
+        command = [sys.executable, "-m", "l2gate", "run", "--verbose"]
+        command += ["--json", str(folder / "r.json")]
         process = subprocess.Popen(
             [*command, "--host", machine.url, "--modules", "nested", *words],
             cwd=checkout(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

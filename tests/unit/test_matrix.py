@@ -21,7 +21,8 @@ from l2gate.matrix.mutants import Fate, judge
 from l2gate.matrix.observe import Observation
 from l2gate.matrix.schedule import Schedule, Work, longest_first, remaining
 from l2gate.matrix.state import State
-from l2gate.plugins.known import known_tests, places
+from l2gate.plugins.known import known_tests
+from l2gate.provenance import here, version_line
 from l2gate.report.page import Page, Row, write_page
 
 AMD = "emulated-amd"
@@ -243,14 +244,19 @@ def case(verdict: str) -> dict[str, Any]:
 
 
 def test_the_page_holds_everything_itself(tmp_path: Path) -> None:
-    result = {"cases": [case("pass"), case("fail")], "kernel": {}, "host": {}, "contract": {}}
-    row = Row("debian:6.12+unpatched", AMD, "fail", "fail", True, "as it must", 3.0, "l2gate run",
-              places(), result)  # fmt: skip
+    test = known_tests()["RefusedWhileL2IsActive.test_every_exception"]
+    result = {"cases": [case("pass"), case("fail")], "kernel": {}, "host": {}, "contract": {},
+              "tests": [{"name": test.sentence, **test.about}]}  # fmt: skip
+    kernel = "debian:6.12+unpatched"
+    row = Row(kernel, AMD, "fail", "fail", True, "as it must", 3.0,
+              {"host": AMD, "kernel": kernel}, result)  # fmt: skip
     target = tmp_path / "page.html"
-    write_page(Page("Kernel matrix", "1 cell", [row]), target)
+    write_page(Page("Kernel matrix", "1 cell", [row], here()), target)
     text = target.read_text()
     assert "http" not in text and "<script" not in text and 'name="viewport"' in text
     assert "&lt;KVM_GET_NESTED_STATE&gt;" in text and "0xd15000" in text
     assert "1 of 2 pass" in text and "#GP" in text
-    assert "l2gate run --case &#39;path=vcpu-events vector=13 active=L2&#39; tests" in text
+    assert f"l2gate run --host {AMD} --kernel {kernel}" in text
+    assert "--case &#39;path=vcpu-events vector=13 active=L2&#39; " in text
+    assert version_line() in text
     assert "tests/injection/refused_while_l2_active.py:RefusedWhileL2IsActive" in text

@@ -164,13 +164,17 @@ def words_of(case: Mapping[str, Any]) -> dict[str, str]:
 
 
 def telling(case: Words, others: Sequence[Words]) -> str:
-    """The fewest words of ``case`` that none of ``others`` has all of, as `--case` takes them."""
+    """The fewest words of ``case`` that none of ``others`` has all of, as `--case` takes them.
+
+    ``case`` may be what several cases have in common (`l2gate/report/again.py`). All are of one
+    result, so that a number is written in one way.
+    """
     first = [word for word in ("table", "line") if word in case]
-    first = first or ["path", "vector", "active"]
-    rivals = [o for o in others if o != case and all(o.get(w) == case.get(w) for w in first)]
+    first = first or [word for word in ("path", "vector", "active") if word in case]
+    rivals = [one for one in others if all(_value(one, word) == case[word] for word in first)]
     words = list(first)
     for word in [w for w in case if w not in first]:
-        left = [rival for rival in rivals if rival.get(word) == case[word]]
+        left = [rival for rival in rivals if _value(rival, word) == case[word]]
         if len(left) < len(rivals):
             words.append(word)
             rivals = left

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
+from l2gate.durations import Durations
 from l2gate.errors import BenchError, L2gateError
 from l2gate.events import Timeline
 from l2gate.hosts import kinds
@@ -24,9 +25,8 @@ from l2gate.kernels.spec import DebianSpec, parse
 from l2gate.matrix.cells import Cell, fingerprint
 from l2gate.matrix.outcome import Outcome
 from l2gate.matrix.schedule import Schedule, Work
-from l2gate.matrix.state import Durations, State
-from l2gate.plugins.known import places
-from l2gate.report.page import Page, Row
+from l2gate.matrix.state import State
+from l2gate.report.page import Row
 from l2gate.report.terminal import COLOURS
 from l2gate.settings import Settings
 
@@ -178,8 +178,7 @@ class Matrix:
             )
             self._outcome.say(f"seconds for each cell on {host} (mean): {told}")
         rows = [{**asdict(one), "as_expected": one.as_expected} for one in found]
-        page = Page("Kernel matrix", summary, [_row(one) for one in found])
-        self._outcome.publish("cells", rows, page)
+        self._outcome.publish("cells", rows, "Kernel matrix", summary, [_row(one) for one in found])
 
 
 def _line(found: Found) -> Text:
@@ -200,8 +199,7 @@ def _row(found: Found) -> Row:
         as_expected=found.as_expected,
         reason=found.said,
         seconds=found.seconds,
-        again=found.cell.again,
-        places=places(),
+        settings={"host": found.cell.host, "kernel": found.cell.kernel},
         result=found.result,
     )
 

@@ -15,18 +15,19 @@ from rich.console import Console
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
+from l2gate.durations import Durations
 from l2gate.errors import BenchError
 from l2gate.events import Timeline
 from l2gate.hosts import kinds
 from l2gate.images import cache
-from l2gate.matrix.cells import asks_again, fingerprint
+from l2gate.matrix.cells import fingerprint
 from l2gate.matrix.matrix import fetch_kernel, mean_seconds
 from l2gate.matrix.mutant import Mutant
 from l2gate.matrix.outcome import Outcome
 from l2gate.matrix.schedule import Schedule, Work
-from l2gate.matrix.state import Durations, State
-from l2gate.plugins.known import known_tests, places
-from l2gate.report.page import Page, Row
+from l2gate.matrix.state import State
+from l2gate.plugins.known import known_tests
+from l2gate.report.page import Row
 from l2gate.settings import Settings
 
 #: Seconds of a mutant where none has been measured, with and without an L1.
@@ -212,8 +213,7 @@ class Mutants:
         means = mean_seconds([one.seconds for one in told])
         self._outcome.say(f"\n{summary}\nseconds for each mutant (mean): {means}")
         rows = [{**asdict(one), "good": one.good} for one in told]
-        page = Page("Mutants", summary, [_row(one) for one in told])
-        self._outcome.publish("mutants", rows, page)
+        self._outcome.publish("mutants", rows, "Mutants", summary, [_row(one) for one in told])
 
 
 def _line(told: Told) -> Text:
@@ -235,8 +235,7 @@ def _row(told: Told) -> Row:
         as_expected=told.good,
         reason=f"{told.fate}: {told.reason}",
         seconds=told.total,
-        again=asks_again(mutant.host, mutant.spec),
-        places=places(),
+        settings={"host": mutant.host, "kernel": mutant.spec},
         result=told.result,
         about=mutant.about,
     )

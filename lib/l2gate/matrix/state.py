@@ -45,24 +45,3 @@ class State:
     def finish(self) -> None:
         """The next matrix of the same kind begins anew."""
         (self.folder / _FINISHED).touch()
-
-
-class Durations:
-    """How long each piece of work took the last time, for what comes first and what remains."""
-
-    def __init__(self, kind: str) -> None:
-        self._path = state_dir() / kind / "seconds.json"
-        try:
-            self._known: dict[str, float] = json.loads(self._path.read_text())
-        except (OSError, ValueError):
-            self._known = {}
-
-    def guess(self, name: str, otherwise: float) -> float:
-        return self._known.get(name, otherwise)
-
-    def note(self, name: str, seconds: float) -> None:
-        self._known[name] = round(seconds, 1)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_suffix(".part")
-        draft.write_text(json.dumps(self._known, indent=1))
-        draft.replace(self._path)

@@ -20,6 +20,7 @@ from l2gate.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
 from l2gate.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
 from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Timeline
 from l2gate.guard import INTERRUPTED, told
+from l2gate.hosts import kinds
 from l2gate.job import concluded
 from l2gate.plugins.known import known_tests
 from l2gate.plugins.spawner import NAME as SPAWNER
@@ -99,15 +100,17 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
             suite.config["run.spawner"] = SPAWNER
             suite.config["run.max_parallel_tasks"] = 1
         planned = [sentence(uri) for uri in _system_tests(job)]
-        data = {"subject": "job", "folder": str(logs), "tests": planned}
-        data |= {"path": wanted.path, "case": wanted.case}
+        known = known_tests()
+        data: dict[str, Any] = {"subject": "job", "folder": str(logs), "tests": planned}
+        data |= {"path": wanted.path, "case": wanted.case, "l2": wanted.l2}
+        data["host"] = kinds.find(wanted.host).name
+        data["about"] = {name: known[name].about for name in planned if name in known}
         timeline.record(Event("controller", "fact", "job", data=data))
         if os.environ.get(BENCH_VARIABLE):
             return  # another process has booted the bench and will end it: `l2gate soak`
         self._keep = wanted.keep == "yes"
         self._scratch = Scratch("bench")
         folder = self._scratch.path
-        known = known_tests()
         # A test that is not known says itself what it lacks.
         l1 = any(name not in known or known[name].needs_l1 for name in planned)
         self._bench = Bench.up(wanted, folder, logs / "consoles", timeline, l1=l1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,12 +19,21 @@ _FOLDER = checkout() / TESTS
 
 @dataclass(frozen=True)
 class KnownTest:
-    """``reference`` is what Avocado takes."""
+    """``reference`` is what Avocado takes, ``says`` what the test says of itself; it may be
+    empty."""
 
     sentence: str
     reference: str
     contract: str
     needs_l1: bool
+    says: str
+
+    @property
+    def about(self) -> dict[str, str | bool]:
+        """For the timeline; ``place`` is seen from the checkout."""
+        place = self.reference.removeprefix(f"{checkout()}/")
+        told: dict[str, str | bool] = {"place": place, "says": self.says}
+        return told | {"contract": self.contract, "needs_l1": self.needs_l1}
 
 
 @cache
@@ -41,15 +51,18 @@ def known_tests() -> dict[str, KnownTest]:
                     if name.startswith("test"):
                         sentence = f"{kind.__name__}.{name}"
                         found[sentence] = KnownTest(
-                            sentence, f"{file}:{sentence}", method.contract, method.needs_l1
+                            sentence,
+                            f"{file}:{sentence}",
+                            method.contract,
+                            method.needs_l1,
+                            _says(method),
                         )
     return found
 
 
-def places() -> dict[str, str]:
-    """Where each test is, seen from the checkout."""
-    root = f"{checkout()}/"
-    return {test.sentence: test.reference.removeprefix(root) for test in known_tests().values()}
+def _says(method: object) -> str:
+    """The first paragraph of its docstring, in one line."""
+    return " ".join((inspect.getdoc(method) or "").partition("\n\n")[0].split())
 
 
 def references(words: Sequence[str]) -> list[str]:

@@ -27,8 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         check_writable(arguments.json)
     preflight(settings)
-    shown = progress(arguments, console)
-    with Scratch("run") as folder:
+    with Scratch("run") as folder, progress(arguments, console) as shown:
         timeline = folder / "timeline.jsonl"
         # Built here and not in the job: a patch that does not compile is bad usage.
         with_console = Timeline(shown, FileSink(timeline))

@@ -17,12 +17,12 @@ _QEMU = "qemu-system-x86_64"
 
 
 def emulator(settings: Settings) -> str:
-    """`QEMU 7.2.22 (TCG)`. Raises MissingPrerequisite if QEMU is not installed."""
+    """`QEMU 7.2.22 (Debian 1:7.2+dfsg-7), TCG`. Raises MissingPrerequisite if there is none."""
     if program(_QEMU) is None:
         raise MissingPrerequisite(f"{_QEMU} is not installed", "run `make apt`")
     text = run([_QEMU, "--version"], what="asking QEMU for its version").decode()
-    found = re.search(r"version (\S+)", text)
-    return f"QEMU {found.group(1) if found else 'of unknown version'} (TCG)"
+    found = re.search(r"version (.+)", text)
+    return f"QEMU {found.group(1).strip() if found else 'of unknown version'}, TCG"
 
 
 def _value(path: Path) -> str:
