@@ -40,6 +40,11 @@ def test_a_tag_finds_the_tests_that_are_so(tag: str) -> None:
     assert listed(tag) == {name for name, test in known_tests().items() if _is(tag, test)}
 
 
+def test_what_a_test_says_of_itself_is_a_sentence() -> None:
+    said = [test.says for test in known_tests().values()]
+    assert any(said) and not any(":avocado:" in one for one in said)
+
+
 def _is(tag: str, test: KnownTest) -> bool:
     if tag in ("refuse", "payload"):
         return test.contract in (EITHER, tag)

@@ -61,8 +61,9 @@ def known_tests() -> dict[str, KnownTest]:
 
 
 def _says(method: object) -> str:
-    """The first paragraph of its docstring, in one line."""
-    return " ".join((inspect.getdoc(method) or "").partition("\n\n")[0].split())
+    """The first paragraph of its docstring, in one line; Avocado's directives are no sentence."""
+    first = (inspect.getdoc(method) or "").partition("\n\n")[0]
+    return "" if first.startswith(":avocado:") else " ".join(first.split())
 
 
 def references(words: Sequence[str]) -> list[str]:
