@@ -26,7 +26,8 @@ def kernels(arguments: argparse.Namespace) -> int:
     timeline = Timeline(progress(arguments, console, steps=True))
     for spec in arguments.build or ():
         built = kernel.prepare(spec, timeline)
-        console.print(f"{spec}: {built.release}, {built.description}", markup=False)
+        told = f"{spec}: {built.release}, {built.description}"
+        console.print(told, markup=False, soft_wrap=True)
     if not arguments.build:
         for spec, proves in kernel.known():
             console.print(f"{spec:28} {proves}", markup=False, soft_wrap=True)
