@@ -37,10 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
         result, code = job.run(shown)
     if arguments.json:  # first: what reads the screen may be gone
         result.write(arguments.json)
-    if arguments.quiet:
-        console.print(f"{result.verdict}: {result.reason}", markup=False, soft_wrap=True)
-    else:
-        show(console, result)
+    show(console, result, quiet=arguments.quiet)
     return code
 
 
