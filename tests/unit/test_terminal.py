@@ -16,10 +16,19 @@ from recording import recorded, result_of
 from rich.console import Console
 
 
-def shown(result: Result) -> str:
+def shown(result: Result, *, quiet: bool = False) -> str:
     file = io.StringIO()
-    show(Console(file=file, width=200, highlight=False), result)
+    show(Console(file=file, width=200, highlight=False), result, quiet=quiet)
     return file.getvalue()
+
+
+def test_quiet_is_what_is_wrong_and_the_verdict(green: dict[str, Any]) -> None:
+    assert shown(result_of(green), quiet=True).splitlines() == [
+        line for line in shown(result_of(green)).splitlines() if line.startswith("verdict")
+    ]
+    red = result_of(recorded("unpatched-on-amd"))
+    quiet = shown(red, quiet=True)
+    assert "again " in quiet and "kernel  " not in quiet
 
 
 @pytest.fixture

@@ -32,12 +32,14 @@ _MOST_FINDINGS = 8
 _INDENT = " " * 10
 
 
-def show(console: Console, result: Result) -> None:
-    """The verdict, and what it rests on."""
+def show(console: Console, result: Result, *, quiet: bool = False) -> None:
+    """The verdict, and what it rests on; with ``quiet`` only what is wrong and the verdict."""
     report = _Report(console, result)
-    report.evidence()
+    if not quiet:
+        report.evidence()
     report.wrong()
-    report.ground()
+    if not quiet:
+        report.ground()
     report.verdict()
 
 
