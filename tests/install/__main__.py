@@ -223,6 +223,9 @@ def main() -> int:
             for row in trials(Plan(asked.suites, asked.who, asked.cold == "yes")):
                 rows.append(row)
                 _say(row, row.verdict)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
         finally:
             Console().print(table(rows))
             print(f"logs: {OUT}")
