@@ -36,6 +36,8 @@ class Row:
 
     suite: str
     who: str
+    #: The `PYTHON=` that was typed; empty: none was.
+    asked: str = ""
     python: str = ""
     cold: dict[str, float] = field(default_factory=dict)
     offline: dict[str, float] = field(default_factory=dict)
@@ -43,7 +45,7 @@ class Row:
 
     @property
     def log(self) -> Path:
-        return OUT / f"{self.suite}-{self.who}{f'-{self.python}' if self.python else ''}.log"
+        return OUT / f"{self.suite}-{self.who}{f'-{self.asked}' if self.asked else ''}.log"
 
 
 @dataclass(frozen=True)
@@ -68,44 +70,49 @@ class Trial:
         if not self.plan.cold:
             self._make_place_for_cache()
         row = self.row
-        self._commands(row, "")
+        self._commands(row)
         if row.verdict != GOOD:
             yield row
             return
         row.python = self._says("python3 -c 'import sys; print(*sys.version_info[:2], sep=\".\")'")
         yield row
         for other in sorted(set(self._pythons()) - {row.python}):
-            row = Row(self.row.suite, self.row.who, other)
-            self.bare.type(
-                f"apt-get install -q -y python{other}-venv", PERSONS["root"], row.log, 600
-            )
-            self._commands(row, f" PYTHON=python{other}")
+            row = Row(self.row.suite, self.row.who, f"python{other}", other)
+            row.log.unlink(missing_ok=True)
+            packages = f"apt-get install -q -y {row.asked}-venv"
+            self.bare.type(packages, PERSONS["root"], row.log, 600)
+            self._commands(row)
             yield row
 
-    def _commands(self, row: Row, more: str) -> None:
+    def _commands(self, row: Row) -> None:
         try:
             # With a cache that is there already only what needs the network is done with one.
             first = COMMANDS if self.plan.cold else ("setup",)
             for command in first:
-                row.cold[command] = self._make(command + more, row, offline=False)
+                row.cold[command] = self._make(command, row, offline=False)
             for command in COMMANDS:
-                row.offline[command] = self._make(command + more, row, offline=True)
+                row.offline[command] = self._make(command, row, offline=True)
             row.verdict = GOOD
         except Failed as failure:
             row.verdict = f"FAILED: {failure}"
             print(row.log.read_text(errors="replace")[-3000:], flush=True)
 
     def _make(self, command: str, row: Row, *, offline: bool) -> float:
-        _say(row, f"make {command}{' (offline)' if offline else ''} ...")
-        line = f"cd '{self.person.checkout}' && make {command}"
-        seconds = COMMANDS[command.partition(" PYTHON=")[0]]
+        typed = f"make {command}{f' PYTHON={row.asked}' if row.asked else ''}"
+        said = f"{typed}{' (offline)' if offline else ''}"
+        _say(row, f"{said} ...")
         try:
             took = self.bare.type(
-                line, self.person, row.log, seconds, offline=offline, read_only=self._cache()
+                f"cd '{self.person.checkout}' && {typed}",
+                self.person,
+                row.log,
+                COMMANDS[command],
+                offline=offline,
+                read_only=self._cache(),
             )
         except Failed as failure:
-            raise Failed(f"make {command}{' (offline)' if offline else ''}: {failure}") from None
-        _say(row, f"make {command}: done, {took:.0f} s")
+            raise Failed(f"{said}: {failure}") from None
+        _say(row, f"{said}: done, {took:.0f} s")
         return took
 
     def _cache(self) -> dict[Path, str]:
@@ -216,6 +223,9 @@ def main() -> int:
             for row in trials(Plan(asked.suites, asked.who, asked.cold == "yes")):
                 rows.append(row)
                 _say(row, row.verdict)
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
         finally:
             Console().print(table(rows))
             print(f"logs: {OUT}")

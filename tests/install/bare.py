@@ -121,7 +121,7 @@ class Bare:
             shutil.copy(file, within)
         (folder / "etc/hostname").write_text("bare\n")
         (folder / "etc/hosts").write_text("127.0.0.1 localhost bare\n::1 localhost\n")
-        bare.type(f"{_FIRST} sudo", PERSONS["root"], log, seconds)
+        bare.type(_FIRST, PERSONS["root"], log, seconds)
         return bare
 
     def copy(self, folder: Path) -> Bare:
@@ -132,9 +132,8 @@ class Bare:
     def admit(self, person: Person, checkout: Path, log: Path) -> None:
         """Give ``person`` an account, sudo unless they are root, and a checkout."""
         root = PERSONS["root"]
-        if person == root:
-            self.type("apt-get purge -q -y sudo", root, log, 300)
-        else:
+        if person != root:
+            self.type("apt-get install -q -y sudo", root, log, 300)
             self.type(f"useradd -m -s /bin/bash -d '{person.home}' {person.name}", root, log, 60)
             rule = self.folder / "etc/sudoers.d/person"
             rule.write_text(f"{person.name} ALL=(ALL) NOPASSWD: ALL\n")

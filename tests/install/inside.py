@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -75,6 +76,9 @@ def main() -> None:
         loopback_up()
     socket.sethostname("bare")
     enter(asked.root, asked.read_only)
+    # What a background job ignores, a person at a shell does not.
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     os.execvp(asked.words[0], asked.words)
 
 
