@@ -318,7 +318,10 @@ def _complete(what: str) -> Callable[..., Sequence[str]]:
 
 def _count(text: str) -> int:
     """A number of 1 or more, for argparse."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is none: use 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r}: use a number of 1 or more")
     return number

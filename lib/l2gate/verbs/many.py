@@ -51,7 +51,7 @@ def _emulated(hosts: Sequence[str] | None) -> Sequence[str]:
     for host in hosts or ():
         if not kinds.find(host).emulated:
             raise UsageError(
-                f"--host {host}: only emulated hosts can be one of many",
+                f"--host {host}: only emulated hosts can be asked so",
                 f"{nearest(host, kinds.EMULATED)}; a lab host is asked by l2gate run --host {host}",
             )
     return [kinds.find(host).name for host in hosts] if hosts else kinds.EMULATED
@@ -72,6 +72,7 @@ def observe(arguments: argparse.Namespace) -> int:
         check_writable(arguments.json)
     if settings.host == kinds.AUTO:
         settings = replace(settings, host=_OBSERVED_ON)
+    _emulated([settings.host])
     if settings.kernel == kinds.AUTO:
         settings = replace(settings, kernel=_OBSERVED)
     preflight(settings)

@@ -51,7 +51,8 @@ class Name:
             raise UsageError(f"{spec}: {error}", "use ssh://[user@]name[:port]") from None
         host = parts.netloc.rpartition("@")[2]
         host = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.split(":")[0]
-        if not host or host.startswith("-") or parts.path.strip("/") or parts.password:
+        odd = not host.isprintable() or any(c in " \t'\"`$;&|<>(){}\\" for c in parts.netloc)
+        if not host or host.startswith("-") or odd or parts.path.strip("/") or parts.password:
             raise UsageError(f"{spec} names no machine", "use ssh://[user@]name[:port]")
         return cls(host, parts.username or "", port, config)
 
