@@ -16,14 +16,19 @@ while read -r module parameters; do
 		echo "l2gate: module $module could not be loaded" >/dev/console
 done </modules/order
 
-lacks=
-while read -r driver; do
-	[ -e "$driver" ] || lacks="$lacks ${driver##*/}"
-done </modules/needs
-[ "$lacks" ] && {
-	echo "l2gate: this kernel has neither built in nor as a module:$lacks" >/dev/console
+# Says why, and ends; the console's last words would be lost if it did not wait until they are out.
+give_up() {
+	echo "l2gate: $*" >/dev/console
+	/bin/busybox stty -echo </dev/console
 	exec /bin/busybox poweroff -f
 }
+
+lacks=
+while read -r name place; do
+	[ -e "$place" ] || lacks="$lacks $name"
+done </modules/needs
+/bin/busybox grep -qw squashfs /proc/filesystems || lacks="$lacks squashfs"
+[ "$lacks" ] && give_up "this kernel has neither built in nor as a module:$lacks"
 
 # Disks are probed side by side, so their names say nothing: their first bytes do.
 image= seed=
@@ -38,10 +43,8 @@ until [ "$image" ] && [ "$seed" ]; do
 done
 /bin/busybox ln -s "$image" /dev/l2gate-image
 /bin/busybox ln -s "$seed" /dev/l2gate-seed
-/bin/busybox mount -t squashfs -o ro "$image" /userland || {
-	echo "l2gate: $image cannot be mounted: this kernel lacks squashfs" >/dev/console
-	exec /bin/busybox poweroff -f
-}
+/bin/busybox mount -t squashfs -o ro "$image" /userland ||
+	give_up "$image cannot be mounted as squashfs"
 # The modules lie where modprobe looks for them, as on any machine.
 /bin/busybox mount -t tmpfs tmpfs /userland/lib/modules
 home=/userland/lib/modules/$(/bin/busybox uname -r)

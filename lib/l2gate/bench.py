@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from l2gate import provenance
 from l2gate.console import Console
 from l2gate.contract import choice, eras
 from l2gate.contract.contracts import Contract, decide
@@ -58,7 +59,7 @@ def preflight(settings: Settings) -> None:
     Raises UsageError for an unknown host, kernel spec or word of a case, MissingPrerequisite for
     what a make target brings.
     """
-    choice.parse(settings.case)
+    choice.refuse_impossible(choice.parse(settings.case))
     kind = kinds.find(settings.host)
     kind.refuse_nonsense(settings)
     kind.check(settings)
@@ -245,7 +246,7 @@ class Bench:
 
     def _kernel_fact(self, kernel: KernelUnderTest) -> None:
         self._fact("kernel", spec=kernel.spec, release=kernel.release,
-                   description=kernel.description)  # fmt: skip
+                   description=kernel.description, **provenance.of_kernel(kernel))  # fmt: skip
 
     def _begin(self, l1: bool) -> None:
         """Judge the kernel that is there, and make what a test needs to reach the bench."""
@@ -302,6 +303,7 @@ class Bench:
             folder, logs = self._l1_places()
             self._vm = L1Vm(host, folder, logs)
             endpoint = self._vm.boot()
+            self._fact("l1-qemu", version=self._vm.version)
             self._l1 = Returning("L1", lambda: self._equip_l1(host, endpoint, helper))
             return self._l1
 

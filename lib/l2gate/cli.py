@@ -1,337 +1,334 @@
-"""l2gate run | contract | doctor | prepare | restore | up | ...: for a person or a script."""
+# PYTHON_ARGCOMPLETE_OK
+"""l2gate asks whether KVM keeps userspace from injecting exceptions into a nested guest."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import importlib
 import os
-import sys
+import re
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
-
-from l2gate import doctor, oracle, up
 from l2gate import settings as options
-from l2gate.bench import preflight
-from l2gate.compare import compare
-from l2gate.deadline import Deadline
-from l2gate.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
-from l2gate.events import FileSink, Timeline
-from l2gate.hosts import kinds
-from l2gate.hosts.lab import access as lab
-from l2gate.hosts.standing import Standing, standing
-from l2gate.images import helper
-from l2gate.images.build import build_all
-from l2gate.job import TESTS, Job
-from l2gate.kernels import kernel
-from l2gate.matrix import verbs as matrix_verbs
-from l2gate.repeat import bench, soak
-from l2gate.report.terminal import Progress, show
-from l2gate.scratch import Scratch
+from l2gate.errors import UsageError
+
+_HOST = ("host", "kernel", "expect_kernel")
+_QUESTION = ("expect", "path", "case", "l2", "proof")
+_LAB = ("qemu", "modules", "wait", "ssh_config")
+_JOB = (*_HOST, *_QUESTION, *_LAB, "bochs", "patience")
+#: What a verb that has its own list of kernels and verdicts does not take from the environment.
+_OWN_LIST = ("host", "kernel", "expect_kernel", *_QUESTION)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Returns the exit code; the README lists what each means."""
-    arguments = _parser().parse_args(argv)
-    console = Console(highlight=False)
-    try:
-        return int(arguments.verb(arguments, console))
-    except L2gateError as error:
-        _complain(error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print("l2gate: interrupted", file=sys.stderr)
-        return 130
+#: What no job has used for so many days `l2gate cache --prune` removes.
+UNUSED_DAYS = 30
+
+
+@dataclass(frozen=True)
+class Verb:
+    """``options`` are the settings that it uses, ``refused`` those that would be ignored if the
+    environment named them. ``body`` is `module.function` in l2gate.verbs."""
+
+    name: str
+    group: str
+    help: str
+    body: str
+    options: tuple[str, ...] = ()
+    words: Callable[[argparse.ArgumentParser], object] | None = None
+    refused: tuple[str, ...] = ()
+
+
+def _json_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole result there")
+
+
+def _json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="for a script")
+
+
+def _tests(parser: argparse.ArgumentParser) -> None:
+    _json_file(parser)
+    told = parser.add_argument(
+        "tests",
+        nargs="*",
+        metavar="TEST",
+        help="system tests to run: a file of tests/injection, FILE:Class, FILE:Class.test_name, or "
+        "the class or Class.test_name alone [all]",
+    )
+    told.completer = _complete("tests")  # type: ignore[attr-defined]
+
+
+def _boot(parser: argparse.ArgumentParser) -> None:
+    _json(parser)
+    parser.add_argument("--boot", action="store_true", help="boot L0 and ask it, even if its "
+                        "source would tell")  # fmt: skip
+
+
+def _runs(default: int) -> Callable[[argparse.ArgumentParser], object]:
+    return lambda parser: parser.add_argument(
+        "--runs", type=_count, default=default, metavar="N", help=f"on each host [{default}]"
+    )
+
+
+def _many(parser: argparse.ArgumentParser) -> None:
+    told = parser.add_argument(
+        "--host", action="append", metavar="HOST",
+        help="emulated-intel or emulated-amd; may come more than once [both]",
+    )  # fmt: skip
+    told.completer = _complete("emulated")  # type: ignore[attr-defined]
+    parser.add_argument("--jobs", type=_count, default=0, metavar="N",
+                        help="how many at a time [as many as there are cores]")  # fmt: skip
+    parser.add_argument("--folder", type=Path, default=options.checkout() / "build",
+                        help="where table and page are written [build]")  # fmt: skip
+
+
+def _matrix(parser: argparse.ArgumentParser) -> None:
+    told = parser.add_argument("kernels", nargs="*", metavar="SPEC", help="[all that have a name]")
+    told.completer = _complete("kernels")  # type: ignore[attr-defined]
+    _many(parser)
+
+
+def _mutants(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="mutants, or patch files [all]")
+    _many(parser)
+
+
+def _eras(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trees", nargs="+", type=Path, metavar="PATH", help="Linux source trees")
+    _many(parser)
+
+
+def _observe(parser: argparse.ArgumentParser) -> None:
+    _json_file(parser)
+    parser.add_argument("--folder", type=Path, default=options.checkout() / "build/observe",
+                        help="where the consoles are kept [build/observe]")  # fmt: skip
+
+
+def _yes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--yes", action="store_true", help="do it, do not only say it")
+
+
+def _name(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", help="its name for ssh [the kind of host]")
+
+
+def _down(parser: argparse.ArgumentParser) -> None:
+    told = parser.add_argument("names", nargs="*", metavar="NAME", help="which")
+    told.completer = _complete("standing")  # type: ignore[attr-defined]
+    parser.add_argument("--all", action="store_true", help="all that are up")
+
+
+def _images(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("series", nargs="*", metavar="SERIES",
+                        help="other Debian kernels to fetch too, such as 6.1")  # fmt: skip
+
+
+def _kernels(parser: argparse.ArgumentParser) -> None:
+    told = parser.add_argument("--build", nargs="+", metavar="SPEC", help="build these now")
+    told.completer = _complete("kernels")  # type: ignore[attr-defined]
+
+
+def _cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--prune", type=_count, nargs="?", const=UNUSED_DAYS, metavar="DAYS",
+                        help="remove what was left half-made, and what no job has used for so many "
+                        f"days [{UNUSED_DAYS}]; what is needed again is made again")  # fmt: skip
+
+
+def _shell(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=("bash", "zsh", "fish", "tcsh"))
+
+
+_ASK, _HOSTS, _KERNELS, _PROVE = (
+    "ask a kernel", "hosts", "kernels and images", "many kernels, and the suite itself"
+)  # fmt: skip
+
+VERBS = (
+    Verb("run", _ASK, "ask the question of one kernel on one host", "asking.run",
+         (*_JOB, "keep"), _tests),
+    Verb("contract", _ASK, "what a kernel has promised, how that is known, what is expected",
+         "asking.contract",
+         ("host", "kernel", "expect", "path", "ssh_config", "bochs", "patience"), _boot),
+    Verb("doctor", _HOSTS, "every prerequisite at once: found, enough, mend", "hosts.doctor",
+         ("host", "kernel", "expect_kernel", "l2", *_LAB, "bochs", "patience"), _json),
+    Verb("hosts", _HOSTS, "list the hosts and whether they can be used", "hosts.hosts",
+         ("bochs",)),
+    Verb("prepare", _HOSTS, "say what a lab host lacks, and install it with --yes",
+         "hosts.prepare", ("host", "qemu", "ssh_config", "patience"), _yes),
+    Verb("restore", _HOSTS, "put back a KVM module that a broken job has changed",
+         "hosts.restore", ("host", "wait", "ssh_config", "patience")),
+    Verb("up", _HOSTS, "boot an emulated host that stays, as a lab machine", "hosts.up",
+         ("host", "kernel", "bochs", "patience"), _name),
+    Verb("down", _HOSTS, "end what `l2gate up` has booted", "hosts.down", (), _down),
+    Verb("images", _KERNELS, "fetch and build everything that jobs need", "kernels.images", (),
+         _images),
+    Verb("kernels", _KERNELS, "list the kernels that have a name, or build some",
+         "kernels.kernels", (), _kernels),
+    Verb("cache", _KERNELS, "what is in the cache, how large it is", "kernels.cache", (), _cache),
+    Verb("matrix", _PROVE, "many kernels on many hosts, one table and one page", "many.matrix",
+         ("bochs", "patience"), _matrix, _OWN_LIST),
+    Verb("mutants", _PROVE, "is each broken KVM caught, for the right reason?", "many.mutants",
+         ("bochs", "patience"), _mutants, _OWN_LIST),
+    Verb("eras", _PROVE, "kernels built from source trees of yours, on both hosts", "many.eras",
+         ("bochs", "patience"), _eras, _OWN_LIST),
+    Verb("observe", _PROVE, "what a kernel does where nothing is promised", "many.observe",
+         ("host", "kernel", "bochs", "patience"), _observe, _QUESTION),
+    Verb("compare", _PROVE, "the same cases on all emulated hosts", "many.compare",
+         ("kernel", *_QUESTION, "bochs", "patience"), None, ("host",)),
+    Verb("bench", _PROVE, "where the seconds go, over several jobs", "many.bench", _JOB, _runs(3)),
+    Verb("soak", _PROVE, "is the verdict the same every time?", "many.soak", _JOB, _runs(50)),
+    Verb("completion", _PROVE, "print what makes a shell complete these words", "shell.completion",
+         (), _shell),
+)  # fmt: skip
+
+_EPILOG = """\
+exit codes: 0 pass, 1 the kernel broke the promise, 2 something else broke, 3 nothing was proven or
+nothing could be asked, 4 usage error, 130 interrupted. Each setting is also L2GATE_NAME in the
+environment and a line in avocado.cfg. `l2gate VERB --help` lists a verb's options.
+"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Returns the exit code; the README lists what each means. Raises L2gateError."""
+    parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
+    arguments = parser.parse_args(argv)
+    if arguments.verb is None:
+        parser.print_help()
+        return UsageError.exit_code
+    module, _, function = arguments.verb.body.partition(".")
+    body = getattr(importlib.import_module(f"l2gate.verbs.{module}"), function)
+    return int(body(arguments))
+
+
+def wanted(arguments: argparse.Namespace) -> options.Settings:
+    """The settings of the command line and of the environment. Raises UsageError."""
+    environment = options.from_environment()
+    verb: Verb = arguments.verb
+    for name in verb.refused:
+        if name in environment:
+            variable = options.BY_NAME[name].variable
+            raise UsageError(
+                f"l2gate {verb.name} does not use {variable}, which is set",
+                f"unset {variable}; see l2gate {verb.name} --help",
+            )
+    asked = {name: getattr(arguments, name, None) for name in verb.options}
+    return options.resolve(asked, environment)
+
+
+_UNKNOWN = "unrecognized arguments: "
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **how: Any) -> None:
+        super().__init__(allow_abbrev=False, **how)
+
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(UsageError.exit_code, f"{self.prog}: {message}\n")
+        """A usage error, with the nearest right name of what is not known."""
+        hint = f"{self.prog} --help"
+        choice = re.fullmatch(r"(.*invalid choice: '(.*)') \(choose from (.*)\)", message)
+        if choice:
+            message = choice[1]
+            hint = options.nearest(choice[2], choice[3].replace("'", "").split(", "))
+        if message.startswith(_UNKNOWN):
+            hint = self._hint(message.removeprefix(_UNKNOWN).partition(" ")[0].partition("=")[0])
+        self.exit(UsageError.exit_code, f"{self.prog}: {message}\n  mend: {hint}\n")
+
+    def _hint(self, word: str) -> str:
+        """For an option that is none here."""
+        name = word.removeprefix("--").replace("-", "_")
+        others = [verb.name for verb in VERBS if name in verb.options]
+        if others:
+            return f"leave {word} out: {self.prog} does not use it; {', '.join(others)} do"
+        known = [flag for one in self._actions for flag in one.option_strings if flag[1] == "-"]
+        return options.nearest(word, known)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """What a verb does not know is its own error, not that of the words before it."""
+        found, extra = super().parse_known_args(args, namespace)
+        if extra:
+            self.error(f"{_UNKNOWN}{' '.join(extra)}")
+        return found, extra
+
+
+class _Main(_Parser):
+    """Lists the verbs by what they are for."""
+
+    def format_help(self) -> str:
+        lines = [self.format_usage().strip(), "", str(self.description), ""]
+        for group in dict.fromkeys(verb.group for verb in VERBS):
+            lines.append(f"{group}:")
+            lines += [f"  {v.name:<12}{v.help}" for v in VERBS if v.group == group]
+            lines.append("")
+        lines += ["  -h, --help    show this", "  --version     version and commit", "", _EPILOG]
+        return "\n".join(lines)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from l2gate.provenance import version_line
+
+        print(version_line())
+        parser.exit(0)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="l2gate", description=__doc__)
-    verbs = parser.add_subparsers(metavar="VERB", required=True, parser_class=_Parser)
-    run = verbs.add_parser("run", help="ask the question of one kernel on one host")
-    _add_options(run)
-    run.add_argument("--json", type=Path, metavar="FILE", help="write the whole result there")
-    run.add_argument("--verbose", action="store_true", help="show every step")
-    run.add_argument("tests", nargs="*", help=f"system tests to run [all in {TESTS}]")
-    run.set_defaults(verb=_run)
-    told = verbs.add_parser(
-        "contract", help="what a kernel has promised, by what that is known, what is expected"
-    )
-    _add_options(told)
-    told.add_argument("--json", action="store_true", help="for a script")
-    told.add_argument("--boot", action="store_true", help="boot L0 and ask, where source would do")
-    told.set_defaults(verb=_contract)
-    compared = verbs.add_parser("compare", help="the same cases on all emulated hosts")
-    _add_options(compared)
-    compared.set_defaults(verb=lambda a, c: _on_all(a, lambda wanted: compare(wanted, c)))
-    for name, what, verb, runs in (
-        ("bench", "where the seconds go, over several jobs", bench, 3),
-        ("soak", "the same verdict every time?", soak, 50),
-    ):
-        repeated = verbs.add_parser(name, help=what)
-        _add_options(repeated)
-        repeated.add_argument("--runs", type=int, default=runs, help=f"on each host [{runs}]")
-        repeated.set_defaults(
-            verb=lambda a, c, verb=verb: _on_all(a, lambda wanted: verb(wanted, a.runs, c))
-        )
-    matrix_verbs.add(verbs)
-    _add_host_verbs(verbs)
-    hosts = verbs.add_parser("hosts", help="list the kinds of hosts and whether they can be used")
-    hosts.add_argument("--bochs", help="Bochs binary of emulated-intel")
-    hosts.set_defaults(verb=_hosts)
-    images = verbs.add_parser("images", help="fetch and build everything that jobs need")
-    images.add_argument("series", nargs="*", help="other Debian kernels to fetch too, as 6.1")
-    images.set_defaults(verb=_images)
-    kernels = verbs.add_parser("kernels", help="list the kernels that have a name, or build some")
-    kernels.add_argument("--build", nargs="+", metavar="SPEC", help="build these now")
-    kernels.set_defaults(verb=_kernels)
+    parser = _Main(prog="l2gate", description=__doc__, usage="l2gate VERB [OPTION...]")
+    parser.add_argument("--version", action=_Version, nargs=0)
+    parser.set_defaults(verb=None)
+    verbs = parser.add_subparsers(metavar="VERB", prog="l2gate", parser_class=_Parser)
+    for verb in VERBS:
+        one = verbs.add_parser(verb.name, help=verb.help, description=verb.help)
+        one.set_defaults(verb=verb)
+        if verb.words:
+            verb.words(one)
+        one.add_argument("-q", "--quiet", action="store_true", help="only what it comes to")
+        one.add_argument("-v", "--verbose", action="store_true", help="every step")
+        for group, title in options.GROUPS.items():
+            mine = [o for o in options.OPTIONS if o.name in verb.options and o.group == group]
+            if mine:
+                _add_options(one.add_argument_group(title), mine)
     return parser
 
 
-def _add_host_verbs(verbs: Any) -> None:
-    examined = verbs.add_parser("doctor", help="every prerequisite at once: found, enough, mend")
-    _add_options(examined)
-    examined.add_argument("--json", action="store_true", help="for a script")
-    examined.set_defaults(verb=_doctor)
-    prepared = verbs.add_parser(
-        "prepare", help="say what a lab host lacks, and install it if asked"
-    )
-    _add_options(prepared)
-    prepared.add_argument("--yes", action="store_true", help="do it")
-    prepared.set_defaults(verb=_prepare)
-    restored = verbs.add_parser(
-        "restore", help="put back a KVM module that a broken job has changed"
-    )
-    _add_options(restored)
-    restored.set_defaults(verb=_restore)
-    booted = verbs.add_parser("up", help="boot an emulated host that stays, as a lab machine")
-    _add_options(booted)
-    booted.add_argument("--name", default="", help="its name for ssh [the kind of host]")
-    booted.set_defaults(verb=_up)
-    ended = verbs.add_parser("down", help="end what `l2gate up` has booted")
-    ended.add_argument("names", nargs="*", metavar="NAME", help="which [all of them]")
-    ended.set_defaults(verb=_down)
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    for option in options.OPTIONS:
+def _add_options(group: Any, mine: Sequence[options.Option]) -> None:
+    for option in mine:
         if option.name == "keep":
-            parser.add_argument("--keep", action="store_const", const="yes", help=option.help)
-        else:
-            default = f" [{option.default}]" if option.default else ""
-            flag = f"--{option.name.replace('_', '-')}"
-            parser.add_argument(flag, help=f"{option.help}{default}")
-
-
-def _wanted(arguments: argparse.Namespace) -> options.Settings:
-    asked = {option.name: getattr(arguments, option.name, None) for option in options.OPTIONS}
-    return options.resolve(asked, options.from_environment())
-
-
-def _complain(error: L2gateError) -> None:
-    print(f"l2gate: {error.cause}", file=sys.stderr)
-    if error.mend:
-        print(f"  mend: {error.mend}", file=sys.stderr)
-
-
-# --- l2gate images, l2gate kernels ----------------------------------------------------------------
-
-
-def _images(arguments: argparse.Namespace, console: Console) -> int:
-    build_all(Timeline(Progress(console, verbose=True)), arguments.series)
-    console.print("images and kernels are ready")
-    return 0
-
-
-def _kernels(arguments: argparse.Namespace, console: Console) -> int:
-    timeline = Timeline(Progress(console, verbose=True))
-    for spec in arguments.build or ():
-        built = kernel.prepare(spec, timeline)
-        console.print(f"{spec}: {built.release}, {built.description}", markup=False)
-    if not arguments.build:
-        for spec, proves in kernel.known():
-            console.print(f"{spec:28} {proves}", markup=False, soft_wrap=True)
-    return 0
-
-
-# --- l2gate hosts, compare, bench, soak -----------------------------------------------------------
-
-
-def _hosts(arguments: argparse.Namespace, console: Console) -> int:
-    wanted = _wanted(arguments)
-    for kind in kinds.KINDS:
-        default = " (auto)" if kinds.find(kinds.AUTO) is kind else ""
-        console.print(f"{kind.name}{default}: {kind.what}", markup=False, soft_wrap=True)
-        try:
-            console.print(f"    can be used: {kind.check(wanted)}", markup=False)
-        except L2gateError as error:
-            console.print(f"    cannot be used: {error.cause}", markup=False, soft_wrap=True)
-            console.print(f"    mend: {error.mend}", markup=False, soft_wrap=True)
-    for host in standing():
-        console.print(f"{host.url}: {host.kind} with {host.kernel}, by `l2gate up`", markup=False)
-        console.print(f"    {host.ssh}", markup=False, soft_wrap=True)
-    console.print("local: this machine; ssh://[user@]name[:port]: a machine over SSH", markup=False)
-    console.print("    l2gate doctor --host H tells whether it can be used", markup=False)
-    return 0
-
-
-# --- l2gate doctor, prepare, restore, up, down ----------------------------------------------------
-
-
-def _doctor(arguments: argparse.Namespace, console: Console) -> int:
-    wanted = _wanted(arguments)
-    checks = doctor.examine(wanted)
-    ready = doctor.ready(checks)
-    if arguments.json:
-        found = {"host": wanted.host, "ready": ready, "checks": [asdict(c) for c in checks]}
-        print(json.dumps(found, indent=1))
-        return 0 if ready else BenchError.exit_code
-    for check in checks:
-        state = "ok" if check.enough else "NO" if check.needed else "note"
-        line = f"{state:<5}{check.area:<12}{check.cause}"
-        style = {"ok": "green", "NO": "bold red"}.get(state, "yellow")
-        console.print(line, markup=False, soft_wrap=True, style=style if state != "ok" else None)
-        if check.mend:
-            console.print(f"                 mend: {check.mend}", markup=False, soft_wrap=True)
-    said = "the suite can run" if ready else "the suite cannot run"
-    console.print(f"\n{wanted.host}: {said}", markup=False)
-    return 0 if ready else BenchError.exit_code
-
-
-def _lab(arguments: argparse.Namespace, verb: str) -> tuple[lab.Lab, options.Settings]:
-    wanted = _wanted(arguments)
-    kind = kinds.find(wanted.host)
-    if kind.emulated:
-        raise UsageError(
-            f"{verb} is for lab hosts, not for {kind.name}", "--host local or ssh://..."
+            group.add_argument(option.flag, action="store_const", const="yes", help=option.help)
+            continue
+        default = f" [{option.default}]" if option.default else ""
+        told = group.add_argument(
+            option.flag,
+            choices=option.choices or None,
+            metavar=option.metavar or None,
+            help=f"{option.help}{default}".replace("%", "%%"),
         )
-    kind.check(wanted)
-    return lab.open_lab(kind.name, helper.build(Timeline()), wanted), wanted
+        if option.name in ("host", "kernel"):
+            told.completer = _complete(f"{option.name}s")
 
 
-def _prepare(arguments: argparse.Namespace, console: Console) -> int:
-    host, wanted = _lab(arguments, "prepare")
+def _complete(what: str) -> Callable[..., Sequence[str]]:
+    """A completer (argcomplete), which imports what it needs only when a shell asks."""
+
+    def complete(**_: object) -> Sequence[str]:
+        from l2gate.verbs import shell
+
+        return shell.candidates(what)
+
+    return complete
+
+
+def _count(text: str) -> int:
+    """A number of 1 or more, for argparse."""
     try:
-        survey = host.survey(wanted)
-        if survey.qemu:
-            console.print(f"nothing to do: {survey.qemu.program} is there", markup=False)
-            return 0
-        if not survey.install:
-            raise MissingPrerequisite(
-                survey.qemu_problem, "install QEMU for x86, or name it: --qemu"
-            )
-        console.print(f"would be run on {wanted.host} as root: {survey.install}", markup=False)
-        if not arguments.yes:
-            console.print("do it: the same with --yes", markup=False)
-            return 0
-        done = host.connection.run(survey.install, Deadline("installing QEMU", 1800))
-        console.print(done.stdout.strip()[-600:], markup=False)
-        return 0
-    finally:
-        host.close()
-
-
-def _restore(arguments: argparse.Namespace, console: Console) -> int:
-    host, wanted = _lab(arguments, "restore")
-
-    def waiting(holder: str) -> None:
-        console.print(f"waiting up to {wanted.wait} s for the host: {holder} has it", markup=False)
-
-    try:
-        console.print(lab.restore(host, wanted, waiting), markup=False)
-        return 0
-    finally:
-        host.close()
-
-
-def _up(arguments: argparse.Namespace, console: Console) -> int:
-    wanted = _wanted(arguments)
-    kind = kinds.find(wanted.host)
-    if not kind.emulated:
-        raise UsageError(
-            f"{kind.name} is not l2gate's to boot", "use --host emulated-intel or -amd"
-        )
-    preflight(wanted)
-    kind.prepare_kernel(wanted, Timeline(Progress(Console(stderr=True), verbose=True)))
-    host = up.up(wanted, kind.name, arguments.name)
-    console.print(f"{host.kind} is up with {host.kernel}", markup=False)
-    console.print(f"  l2gate run --host {host.url}", markup=False)
-    console.print(f"  {host.ssh}", markup=False, soft_wrap=True)
-    console.print(f"  l2gate down {host.name}", markup=False)
-    return 0
-
-
-def _down(arguments: argparse.Namespace, console: Console) -> int:
-    there = {host.name: host for host in standing()}
-    for name in arguments.names:
-        if name not in there:
-            raise UsageError(f"no host {name} is up", f"up are: {', '.join(there) or 'none'}")
-    chosen: list[Standing] = [there[n] for n in arguments.names] or list(there.values())
-    for host in chosen:
-        up.down(host)
-        console.print(f"{host.name} is down", markup=False)
-    return 0
-
-
-def _on_all(arguments: argparse.Namespace, verb: Callable[[options.Settings], int]) -> int:
-    """A verb that asks more than once: what cannot be meant is refused before the first time."""
-    if getattr(arguments, "runs", 1) < 1:
-        raise UsageError(f"--runs {arguments.runs} is none", "use 1 or more")
-    wanted = _wanted(arguments)
-    preflight(wanted)
-    said = Timeline(Progress(Console(stderr=True), verbose=True))
-    kinds.find(wanted.host).prepare_kernel(wanted, said)
-    return verb(wanted)
-
-
-# --- l2gate contract ------------------------------------------------------------------------------
-
-
-def _contract(arguments: argparse.Namespace, console: Console) -> int:
-    said = Timeline(Progress(Console(stderr=True), verbose=True))
-    answer = oracle.ask(_wanted(arguments), said, boot=arguments.boot)
-    if arguments.json:
-        print(json.dumps(answer.to_json(), indent=1))
-    else:
-        oracle.show(console, answer)
-    return 0
-
-
-# --- l2gate run -----------------------------------------------------------------------------------
-
-
-def _run(arguments: argparse.Namespace, console: Console) -> int:
-    wanted = _wanted(arguments)
-    if arguments.json:
-        _check_writable(arguments.json)
-    preflight(wanted)
-    with Scratch("run") as folder:
-        timeline = folder / "timeline.jsonl"
-        # Built here and not in the job: a patch that does not compile is bad usage.
-        with_console = Timeline(Progress(console, arguments.verbose), FileSink(timeline))
-        with suppress(MissingPrerequisite):  # the job says so itself, and skips its tests
-            kinds.find(wanted.host).prepare_kernel(wanted, with_console)
-        job = Job(wanted, arguments.tests, folder, timeline)
-        result, code = job.run(Progress(console, arguments.verbose))
-    show(console, result)
-    if arguments.json:
-        result.write(arguments.json)
-    return code
-
-
-def _check_writable(path: Path) -> None:
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"--json {path} cannot be written", "name a file in a folder of yours")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: use a number of 1 or more")
+    return number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -133,8 +132,8 @@ def _run_all(
 
 
 def _start(name: str, settings: options.Settings, folder: Path) -> subprocess.Popen[bytes]:
-    environment = os.environ | options.to_environment(settings)
-    command = [sys.executable, "-m", "l2gate.cli", "run", "--host", name]
+    environment = options.child_environment(kinds.find(name).only_used(settings))
+    command = [sys.executable, "-m", "l2gate", "run", "--host", name]
     command += ["--json", str(folder / f"{name}.json")]
     return start_logged(command, folder / f"{name}.log", environment)
 

@@ -6,8 +6,9 @@ import importlib.metadata
 import os
 import shutil
 import socket
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from l2gate.deadline import Deadline
@@ -18,21 +19,27 @@ from l2gate.hosts.emulated import machine as emulated
 from l2gate.hosts.kinds import Kind
 from l2gate.hosts.lab import access as lab
 from l2gate.hosts.lab.prerequisites import Check, host_checks
-from l2gate.images import build, helper, roots
-from l2gate.settings import Settings, cache_dir
+from l2gate.images import build, cache, helper, roots
+from l2gate.settings import Settings, cache_dir, state_dir
 
-#: Programs of the controller, and what each is for.
+#: Programs of the controller: how each is tried, and what it is for.
 _PROGRAMS = {
-    "gcc": "compiles the helper",
-    "make": "compiles the helper and kvm.ko",
-    "mmdebstrap": "fetches the suite roots",
-    "bwrap": "runs the compiler of a suite",
-    "mksquashfs": "packs the images",
-    "cpio": "packs the initramfs",
-    "ssh": "says what a host's name means",
+    "gcc": (("--version",), "compiles the helper"),
+    "make": (("--version",), "compiles the helper and kvm.ko"),
+    "git": (("--version",), "reads and applies patches"),
+    "mmdebstrap": (("--version",), "fetches the suite roots"),
+    "mksquashfs": (("-version",), "packs the images"),
+    "cpio": (("--version",), "packs the initramfs"),
+    "zstd": (("--version",), "unpacks kernels and modules"),
+    "ssh": (("-V",), "says what a host's name means"),
 }
+#: What the compiler of a suite is run in, as images/roots.py does it.
+_SANDBOX = ("bwrap", "--die-with-parent", "--unshare-pid", "--unshare-net", "--ro-bind", "/", "/",
+            "--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "true")  # fmt: skip
+_TRIAL_SECONDS = 20
 _LIBRARIES = ("avocado-framework", "qemu.qmp", "paramiko", "rich")
-_CACHE_MB, _SCRATCH_MB = 500, 300
+#: Megabytes that `make images` takes, what a job adds to them, and what it takes for itself.
+_FETCH_MB, _CACHE_MB, _SCRATCH_MB, _STATE_MB = 3000, 500, 300, 50
 #: Megabytes that an emulator takes of the controller.
 _EMULATED_MB = 2300
 
@@ -60,13 +67,13 @@ def _controller(kind: Kind) -> Iterator[Check]:
         "controller", "Python", version, sys.version_info >= (3, 11), "make PYTHON=python3.11"
     )
     yield _libraries()
-    for name, why in _PROGRAMS.items():
-        found = shutil.which(name)
-        yield Check(
-            "controller", name, found or f"not there ({why})", found is not None, "make apt"
-        )
-    yield _room("room for the cache", cache_dir(), _CACHE_MB, "L2GATE_CACHE")
-    yield _room("room for a job", Path(os.environ.get("TMPDIR") or "/tmp"), _SCRATCH_MB, "TMPDIR")
+    for name, (words, why) in _PROGRAMS.items():
+        yield _program(name, words, why)
+    yield _sandbox()
+    yield _cache_room()
+    scratch = Path(os.environ.get("TMPDIR") or "/tmp")
+    yield _room("room for a job", scratch, _SCRATCH_MB, "TMPDIR", make=False)
+    yield _room("room for what stays", state_dir(), _STATE_MB, "L2GATE_STATE")
     if kind.emulated:
         yield _memory()
     yield _ports()
@@ -82,11 +89,62 @@ def _libraries() -> Check:
     return Check("controller", "packages", ", ".join(found), True)
 
 
-def _room(what: str, folder: Path, need: int, variable: str) -> Check:
+def _program(name: str, words: Sequence[str], why: str) -> Check:
+    """It is run: a file under that name need not be one that runs here."""
+    found = shutil.which(name)
+    if found is None:
+        return Check("controller", name, f"not there ({why})", False, "make apt")
+    problem = _trial((found, *words))
+    said = f"{found} does not run: {problem}" if problem else found
+    return Check("controller", name, said, not problem, f"install {name} anew: make apt")
+
+
+def _sandbox() -> Check:
+    """Bubblewrap is there in many a container whose kernel does not let it work."""
+    if shutil.which(_SANDBOX[0]) is None:
+        return Check("controller", "bwrap", "not there (runs the compiler of a suite)", False,
+                     "make apt")  # fmt: skip
+    problem = _trial(_SANDBOX)
+    hint = (
+        "allow user namespaces: sysctl kernel.unprivileged_userns_clone=1, on Ubuntu also "
+        "kernel.apparmor_restrict_unprivileged_userns=0; in a container: --privileged"
+    )
+    said = f"cannot make a sandbox: {problem}" if problem else "makes a sandbox"
+    return Check("controller", "bwrap", said, not problem, hint)
+
+
+def _trial(words: Sequence[str]) -> str:
+    """Why the program does not run, empty if it does."""
+    try:
+        done = subprocess.run(words, capture_output=True, timeout=_TRIAL_SECONDS, text=True,
+                              errors="replace", stdin=subprocess.DEVNULL)  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    if done.returncode == 0:
+        return ""
+    return (done.stderr.strip() or f"it ended with {done.returncode}").splitlines()[-1]
+
+
+def _cache_room() -> Check:
+    """A suite that was fetched may lie in a cache that nobody here can write."""
+    fetched = cache.find("roots", build.GUEST_SUITE.key) is not None
+    if fetched and not os.access(cache_dir(), os.W_OK):
+        return _room("room for the cache (read-only here)", cache.folders()[1], _CACHE_MB,
+                     "L2GATE_STATE")  # fmt: skip
+    return _room("room for the cache", cache_dir(), _CACHE_MB if fetched else _FETCH_MB,
+                 "L2GATE_CACHE")  # fmt: skip
+
+
+def _room(what: str, folder: Path, need: int, variable: str, *, make: bool = True) -> Check:
+    """``make``: a folder that is not there yet is made by whoever needs it."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free >> 20
-    mend = f"make room for {need} MB, or name another folder by {variable}"
-    return Check("controller", what, f"{free} MB free in {folder}", free >= need, mend)
+    hint = f"make room for {need} MB, or name another folder by {variable}"
+    if there != folder and not make:
+        return Check("controller", what, f"there is no {folder}", False, hint)
+    if not os.access(there, os.W_OK | os.X_OK):
+        return Check("controller", what, f"{there} cannot be written", False, hint)
+    return Check("controller", what, f"{free} MB free in {folder}", free >= need, hint)
 
 
 def _memory() -> Check:
@@ -129,7 +187,7 @@ def _kernel(kind: Kind, settings: Settings) -> Iterator[Check]:
     except L2gateError as error:
         yield _said("kernel", f"kernel {spec}", error)
         return
-    found = f"{kernel.release}, {kernel.description}; it has what an emulated host needs"
+    found = f"{kernel.release}, {kernel.description}; {emulated.fitness(kernel)}"
     yield Check("kernel", f"kernel {spec}", found, True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,14 +11,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from l2gate import provenance
 from l2gate import settings as options
 from l2gate.bench import BENCH_VARIABLE
 from l2gate.errors import BenchError
 from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Follower, Subscriber, read_timeline
-from l2gate.process import start_logged
+from l2gate.guard import INTERRUPTED
+from l2gate.process import end, start_logged
+from l2gate.provenance import Provenance
 from l2gate.report.result import Result, assemble, exit_code, fact
 
 TESTS = "tests/injection"
+#: What ends a job that runs.
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Job:
@@ -37,35 +41,39 @@ class Job:
     ) -> None:
         self._bench = bench
         self._wanted, self._folder, self._timeline = wanted, folder, timeline
-        self._tests = tests or [str(options.checkout() / TESTS)]
+        self._asked = list(tests)
+        self._tests = self._asked or [str(options.checkout() / TESTS)]
         self._follower = Follower(timeline)
         self._follower.new()  # what the caller has recorded it has shown as well
         self._output = folder / "avocado.log"
+        self._interrupted = False
 
     def run(self, progress: Subscriber) -> tuple[Result, int]:
         """The result and the exit code that it means. Ctrl-C and SIGTERM end the job first."""
-        start = time.monotonic()
-        environment = os.environ | options.to_environment(self._wanted)
+        start, began = time.monotonic(), provenance.here()
+        environment = options.child_environment(self._wanted)
         environment[TIMELINE_VARIABLE] = str(self._timeline)
         if self._bench:
             environment[BENCH_VARIABLE] = str(self._bench)
         command = [sys.executable, "-m", "avocado", "run", *self._tests]
         process = start_logged(command, self._output, environment)
         self._follow(process, progress)
-        return self._result(time.monotonic() - start)
+        return self._result(time.monotonic() - start, began)
 
     def _follow(self, process: subprocess.Popen[bytes], progress: Subscriber) -> None:
         def pass_on(number: int, _: Any) -> None:
+            self._interrupted = True
             self._broke_off(f"interrupted by {signal.Signals(number).name}")
             process.send_signal(signal.SIGTERM)
 
-        before = {s: signal.signal(s, pass_on) for s in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, pass_on) for number in _ENDING}
         try:
             while process.poll() is None:
                 self._show_new(progress)
                 time.sleep(0.1)  # only the screen waits for this
             self._show_new(progress)
         finally:
+            end(process)  # where the screen is gone the job has not ended
             for number, handler in before.items():
                 signal.signal(number, handler)
 
@@ -73,7 +81,7 @@ class Job:
         for event in self._follower.new():
             progress(event)
 
-    def _result(self, seconds: float) -> tuple[Result, int]:
+    def _result(self, seconds: float, began: Provenance) -> tuple[Result, int]:
         found = fact(read_timeline(self._timeline), "job").get("folder")
         logs = Path(found) if found else None
         avocado = _results(logs)
@@ -82,14 +90,31 @@ class Job:
             self._broke_off("\n".join(["the Avocado job broke off:", *last]))
         if logs:
             (logs / "l2gate-timeline.jsonl").write_text(self._timeline.read_text())
-        events = read_timeline(self._timeline)
-        result = assemble(events, avocado, self._wanted.to_dict(), seconds, str(logs or "(none)"))
-        return result, exit_code(result, events)
+        result, code = concluded(
+            self._timeline, logs, self._wanted.to_dict(), seconds, self._asked, began
+        )
+        return result, INTERRUPTED if self._interrupted else code
 
     def _broke_off(self, cause: str) -> None:
         """The first such event is the one that the result names."""
         data = {"cause": cause, "mend": "", "exit_code": BenchError.exit_code}
         FileSink(self._timeline)(Event("controller", "error", cause, data=data))
+
+
+def concluded(
+    timeline: Path,
+    logs: Path | None,
+    settings: dict[str, Any],
+    seconds: float = 0.0,
+    asked: Sequence[str] = (),
+    began: Provenance | None = None,
+) -> tuple[Result, int]:
+    """What a job that has ended came to, by its timeline and by the results that Avocado has left
+    in ``logs``, and the exit code that it means."""
+    events = read_timeline(timeline)
+    place = str(logs or "(none)")
+    result = assemble(events, _results(logs), settings, seconds, place, asked, began)
+    return result, exit_code(result, events)
 
 
 def _results(logs: Path | None) -> dict[str, Any] | None:

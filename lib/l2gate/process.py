@@ -8,12 +8,16 @@ import select
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from l2gate.errors import BenchError, MissingPrerequisite
 
 _PR_SET_PDEATHSIG = 1
+#: Seconds in which a program that was asked to end must have ended.
+_ENDING_SECONDS = 60
 
 
 def run(
@@ -41,6 +45,34 @@ def run(
         tail = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
         raise BenchError(f"{what} failed:\n" + "\n".join(tail.splitlines()[-15:]), mend)
     return done.stdout
+
+
+@contextmanager
+def owned(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A process, and those that it starts, that do not outlive the block: left by an exception,
+    they are all asked to end (they may have something of their own to remove), and ended if they do
+    not. mmdebstrap waits for its children, so it is not enough to ask itself."""
+    process = subprocess.Popen(argv, process_group=0, **options)
+    try:
+        yield process
+    finally:
+        end(process, lambda number: os.killpg(process.pid, number))
+
+
+def end(
+    process: subprocess.Popen[bytes], send: Callable[[signal.Signals], None] | None = None
+) -> None:
+    """Ask it to end, if it runs, and end it if it does not within a minute. ``send`` hands the
+    signal to more than the process."""
+    send = send or process.send_signal
+    if process.poll() is not None:
+        return
+    send(signal.SIGTERM)
+    try:
+        process.wait(_ENDING_SECONDS)
+    except subprocess.TimeoutExpired:
+        send(signal.SIGKILL)
+        process.wait()
 
 
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> Callable[[], None]:

@@ -9,19 +9,29 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from l2gate.errors import BenchError
+
 _PREFIX = "l2gate-"
 
 
 class Scratch:
     """A folder for this process alone, mode 0700. Close it, or use it in a `with`.
 
-    Making one removes what killed processes of the same user left behind.
+    Making one removes what killed processes of the same user left behind. Raises BenchError where
+    there is no place for it.
     """
 
     def __init__(self, purpose: str) -> None:
         sweep()
-        # Locked before it gets the name that a sweep looks for.
-        draft = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}{purpose}-", dir=_base()))
+        try:
+            # Locked before it gets the name that a sweep looks for.
+            draft = Path(tempfile.mkdtemp(prefix=f".{_PREFIX}{purpose}-", dir=_base()))
+        except OSError as error:
+            named = "TMPDIR" if os.environ.get("TMPDIR") else "the temporary folder"
+            raise BenchError(
+                f"{named} {_base()} takes no folder of a job: {error.strerror}",
+                "set TMPDIR to a folder that is there, can be written and has 300 MB free",
+            ) from error
         self._lock = (draft / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         self.path = draft.rename(draft.with_name(draft.name[1:]))

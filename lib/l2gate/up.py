@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -13,32 +14,47 @@ from pathlib import Path
 
 from l2gate import settings as options
 from l2gate.deadline import Deadline
-from l2gate.errors import BenchError, L2gateError, UsageError
+from l2gate.errors import BenchError, UsageError
 from l2gate.events import FileSink, Timeline
+from l2gate.guard import guarded
 from l2gate.hosts import kinds
 from l2gate.hosts.emulated.machine import EmulatedHost
 from l2gate.hosts.host import Place
 from l2gate.hosts.standing import Standing, announce, born_at, home, standing
 from l2gate.images import build
 from l2gate.scratch import Scratch
-from l2gate.settings import Settings, to_environment
+from l2gate.settings import Settings, child_environment
 
 _UP_SECONDS = 600
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
-def up(settings: Settings, kind: str, name: str) -> Standing:
-    """Boot a host in a process of its own, and wait until it can be reached.
-
-    Raises UsageError for a name that is taken, BenchError with the owner's last words.
-    """
-    name = name or kind
-    if "/" in name or name.startswith((".", "-")):
-        raise UsageError(f"{name} is no name for a host", "use letters, digits and dashes")
+def check_name(name: str) -> str:
+    """``name`` itself. Raises UsageError for one that ssh would not take for one host, and for one
+    that is taken."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} is no name for a host",
+            "use letters, digits, dashes, dots and underscores, a letter or digit first",
+        )
     if any(host.name == name for host in standing()):
         raise UsageError(f"{name} is up already", f"l2gate down {name}, or give another --name")
+    return name
+
+
+def up(settings: Settings, name: str) -> Standing:
+    """Boot a host in a process of its own, and wait until it can be reached.
+
+    Raises BenchError with the owner's last words.
+    """
     folder = home() / name
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True, mode=0o700)
+    try:
+        folder.mkdir(parents=True, mode=0o700)
+    except OSError as error:
+        raise BenchError(
+            f"{folder} cannot be made: {error.strerror}", "name another folder by L2GATE_STATE"
+        ) from error
     log = folder / "owner.log"
     command = [sys.executable, "-m", "l2gate.up", name]
     with log.open("wb") as output:
@@ -47,7 +63,7 @@ def up(settings: Settings, kind: str, name: str) -> Standing:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | to_environment(settings),
+            env=child_environment(settings),
             start_new_session=True,
         )
     try:
@@ -95,10 +111,6 @@ def down(host: Standing) -> None:
 def _own(name: str) -> int:
     """Boot the host that the environment asks for, and stay until SIGTERM or its end."""
 
-    def end(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, end)
     wanted = options.resolve(options.from_environment())
     folder = home() / name
     timeline = Timeline(FileSink(folder / "timeline.jsonl"))
@@ -120,10 +132,4 @@ def _own(name: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(_own(sys.argv[1]))
-    except KeyboardInterrupt:
-        sys.exit(0)
-    except L2gateError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(guarded(lambda: _own(sys.argv[1])))

@@ -34,7 +34,7 @@ class Run:
 
 def l2gate_says(*words: str) -> subprocess.CompletedProcess[str]:
     """A verb of l2gate, run to its end."""
-    command = [sys.executable, "-m", "l2gate.cli", *words]
+    command = [sys.executable, "-m", "l2gate", *words]
     return subprocess.run(command, cwd=checkout(), capture_output=True, text=True, timeout=900)
 
 

@@ -10,7 +10,10 @@ WITH_ERROR_CODE = {13: 0}
 
 
 class AcceptedWhileL1IsActive(SystemTest):
-    """The control: without it a refusal in L2 would prove nothing about L2."""
+    """The control: without it a refusal in L2 would prove nothing about L2.
+
+    :avocado: tags=refuse,needs-l1,vmx,svm
+    """
 
     @contract_test("refuse")
     def test_every_exception(self, session: Session) -> None:

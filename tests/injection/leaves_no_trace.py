@@ -5,6 +5,11 @@ from l2gate.plugins.systemtest import SystemTest, contract_test
 
 
 class LeavesNoTrace(SystemTest):
+    """The thread of QEMU that makes the ioctl is given back as it was.
+
+    :avocado: tags=refuse,needs-l1,vmx,svm
+    """
+
     @contract_test("refuse")
     def test_when_the_helper_is_killed_half_way(self, session: Session) -> None:
         """Freeze L2, kill the helper in the middle, again and again; L1 and L2 go on."""

@@ -8,7 +8,10 @@ from l2gate.plugins.systemtest import SystemTest, contract_test
 
 
 class PayloadContract(SystemTest):
-    """KVM_CAP_EXCEPTION_PAYLOAD (59073aaf6de0, c4f55198c7c2), on a hypervisor of ours."""
+    """KVM_CAP_EXCEPTION_PAYLOAD (59073aaf6de0, c4f55198c7c2), on a hypervisor of ours.
+
+    :avocado: tags=payload,quick,vmx,svm
+    """
 
     @contract_test("payload", on=OwnVm)
     def test_every_exception_goes_to_whom_it_must(self, vm: OwnVm) -> None:

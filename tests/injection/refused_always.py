@@ -6,7 +6,10 @@ from l2gate.plugins.systemtest import SystemTest, contract_test
 
 
 class RefusedAlways(SystemTest):
-    """x86.c: exception.injected && (nr > 31 || nr == NMI_VECTOR) is EINVAL, since 4.9."""
+    """x86.c: exception.injected && (nr > 31 || nr == NMI_VECTOR) is EINVAL, since 4.9.
+
+    :avocado: tags=refuse,needs-l1,vmx,svm
+    """
 
     @contract_test("refuse")
     def test_while_l2_is_active(self, session: Session) -> None:

@@ -5,7 +5,10 @@ from l2gate.plugins.systemtest import SystemTest, contract_test
 
 
 class RefusedWhateverL1Intercepts(SystemTest):
-    """Commit 28d06353, on a hypervisor of ours: lib/l2gate/contract/cases/refused.txt."""
+    """Commit 28d06353, on a hypervisor of ours: lib/l2gate/contract/cases/refused.txt.
+
+    :avocado: tags=refuse,quick,vmx,svm
+    """
 
     @contract_test("refuse", on=OwnVm)
     def test_every_exception_and_path(self, vm: OwnVm) -> None:

@@ -6,7 +6,10 @@ from l2gate.plugins.systemtest import SystemTest, contract_test
 
 
 class RefusedWhileL2IsActive(SystemTest):
-    """Commit 28d06353: exception.injected && is_guest_mode(vcpu) is EINVAL."""
+    """Commit 28d06353: exception.injected && is_guest_mode(vcpu) is EINVAL.
+
+    :avocado: tags=refuse,needs-l1,vmx,svm
+    """
 
     @contract_test("refuse")
     def test_every_exception(self, session: Session) -> None:

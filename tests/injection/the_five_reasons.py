@@ -9,14 +9,19 @@ from l2gate.plugins.systemtest import EITHER, SystemTest, contract_test
 
 
 class TheFiveReasons(SystemTest):
-    """Commit 28d06353, its message: lib/l2gate/contract/cases/reason-*.txt."""
+    """Commit 28d06353, its message: lib/l2gate/contract/cases/reason-*.txt.
+
+    :avocado: tags=refuse,payload,quick,vmx
+    """
 
     @contract_test(EITHER, on=OwnVm)
     def test_1_the_api_has_no_dr6_and_no_cr2(self, vm: OwnVm) -> None:
+        """:avocado: tags=svm"""
         vm.conduct("reason-1-no-dr6-or-cr2")
 
     @contract_test(EITHER, on=OwnVm)
     def test_2_dr7_gd_is_cleared_too_early(self, vm: OwnVm) -> None:
+        """:avocado: tags=svm"""
         vm.conduct("reason-2-gd-too-early")
 
     @contract_test(EITHER, on=OwnVm)

@@ -6,7 +6,10 @@ from l2gate.plugins.systemtest import EITHER, SystemTest, contract_test
 
 
 class ThroughQemuItself(SystemTest):
-    """KVM_SET_VCPU_EVENTS as QEMU makes it (target/i386/kvm: kvm_put_vcpu_events), and KVM_NMI."""
+    """KVM_SET_VCPU_EVENTS as QEMU makes it (target/i386/kvm: kvm_put_vcpu_events), and KVM_NMI.
+
+    :avocado: tags=refuse,payload,needs-l1,vmx,svm
+    """
 
     @contract_test(EITHER, on=ThroughQemu, path="nmi")
     def test_an_nmi_is_l1_s_whoever_is_active(self, qemu: ThroughQemu) -> None:

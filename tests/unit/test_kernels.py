@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
 from l2gate.errors import KernelSpecError
-from l2gate.kernels.kernel import KernelUnderTest, closure, known
+from l2gate.events import Timeline
+from l2gate.hosts.emulated.machine import fitness
+from l2gate.kernels import vmlinux
+from l2gate.kernels.kernel import KernelUnderTest, closure, known, prepare, untold
 from l2gate.kernels.spec import DebianSpec, DirSpec, parse
+from l2gate.kernels.vmlinux import Vmlinux
 
 
 def bzimage(path: Path, release: str = "7.7.7") -> Path:
@@ -33,10 +38,55 @@ def test_the_pair_differs_by_the_commit_alone() -> None:
     assert patches("debian:6.12+patched") == ["era.patch", "commit.patch"]
 
 
-def test_a_patch_of_one_s_own_comes_after_a_variant(tmp_path: Path) -> None:
-    mine = tmp_path / "mine.patch"
-    mine.write_text("why\n--- a/arch/x86/kvm/x86.c\n+++ b/arch/x86/kvm/x86.c\n@@ -1 +1 @@\n")
-    assert patches(f"debian:6.12+unpatched+{mine}") == ["era.patch", "mine.patch"]
+PATCH = """why
+--- a/arch/x86/kvm/x86.c
++++ b/arch/x86/kvm/x86.c
+@@ -1 +1 @@
+-old
++new
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mine.patch",
+        "mine.diff",
+        "series.mbox",
+        "letter.eml",
+        "no suffix",
+        "c++/fix.patch",
+        "+/a+b",
+        "a+unpatched",
+        "für Jörg/fix (2).patch",
+        "a:b.patch",
+        "\udcff.patch",
+    ],
+)
+def test_a_patch_may_have_any_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = tmp_path / name
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text(PATCH)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for path in (str(mine), name, f"./{name}", f"~/{name}"):
+        for spec in (f"debian:6.12+unpatched+{path}", f"debian:6.12+{path}+unpatched"):
+            assert sorted(patches(spec)) == sorted(["era.patch", mine.name])
+
+
+def test_pluses_belong_to_the_longest_path_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "a+b", "patched"):
+        Path(name).write_text(PATCH)
+    assert patches("debian:6.12+a+b") == ["a+b"]
+    assert patches("debian:6.12+b+a") == ["b", "a"]
+    assert patches("debian:6.12+a+b+b") == ["a+b", "b"]
+    assert patches("debian:6.12+patched") == ["era.patch", "commit.patch"]
+    assert patches("debian:6.12+./patched") == ["patched"]
 
 
 @pytest.mark.parametrize(
@@ -49,9 +99,40 @@ def test_what_names_nothing_is_refused_with_a_mend(text: str) -> None:
     assert refused.value.mend
 
 
+@pytest.mark.parametrize(
+    ("text", "cause", "mend"),
+    [
+        ("debian:6.13", "no Debian suite is known for kernel 6.13", "debian:6.12, debian:6.1"),
+        ("debian:trixie", "not by trixie", "use debian:6.12"),
+        ("debian:6.12+unpached", "no variant and there is no file 'unpached'", "mean unpatched?"),
+        ("debian:6.12+patchd+unpatched", "no file 'patchd'", "mean patched?"),
+        ("debian:6.12+c++/fix.ptch", "no file 'c++/fix.ptch'", "mean c++/fix.patch?"),
+        ("debian:6.12+c++/fix.ptch+unpatched", "no file 'c++/fix.ptch'", "mean c++/fix.patch?"),
+        ("debian:6.12+unpatched+fix.patch", "no file 'fix.patch'", "path of a patch"),
+        ("debian:6.12+~nobody-here/x.patch", "no file '~nobody-here/x.patch'", "path of a patch"),
+        ("debian:6.12+", "names nothing behind a plus", "leave the plus out"),
+        ("debian:6.12+patched+", "names nothing behind a plus", "leave the plus out"),
+        ("debian:6.12++patched", "names nothing behind a plus", "leave the plus out"),
+        ("debian:6.12+c++", "c++ is a folder", "name a file"),
+        ("debian:6.12+/dev/null", "/dev/null is a pipe or a device", "name a file"),
+        (f"debian:6.12+{'x' * 300}", "File name too long", "name a file"),
+    ],
+)
+def test_a_slip_is_answered_with_the_nearest_name(
+    text: str, cause: str, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c++").mkdir()
+    (tmp_path / "c++/fix.patch").write_text(PATCH)
+    with pytest.raises(KernelSpecError) as refused:
+        parse(text)
+    assert cause in refused.value.cause
+    assert mend in refused.value.mend
+
+
 def test_a_patch_outside_kvm_is_refused(tmp_path: Path) -> None:
     mine = tmp_path / "mine.patch"
-    mine.write_text("--- a/mm/mmap.c\n+++ b/mm/mmap.c\n@@ -1 +1 @@\n")
+    mine.write_text(PATCH.replace("arch/x86/kvm/x86.c", "mm/mmap.c"))
     with pytest.raises(KernelSpecError, match=r"mm/mmap\.c"):
         parse(f"debian:6.12+{mine}")
 
@@ -93,8 +174,107 @@ def test_modules_come_after_what_they_need_and_rebuilt_ones_replace(tmp_path: Pa
 
 
 def test_a_kernel_that_lacks_a_module_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(KernelSpecError, match="no e1000"):
-        closure(tree(tmp_path / "m"), ("e1000",))
+    kernel = tree(tmp_path / "m")
+    with pytest.raises(KernelSpecError, match="nor as a module: e1000 sd_mod "):
+        closure(kernel, ("e1000", "kvm", "sd_mod", "squashfs"))
+
+
+def test_a_vendor_s_module_may_be_missing_as_long_as_there_is_one(tmp_path: Path) -> None:
+    kernel = tree(tmp_path / "m")
+    assert closure(kernel, ("kvm", "kvm_intel", "kvm_amd"))
+    dep = tmp_path / "m/modules.dep"
+    dep.write_text(dep.read_text().replace("kvm-amd", "other"))
+    with pytest.raises(KernelSpecError, match="nor as a module: kvm_intel kvm_amd "):
+        closure(kernel, ("kvm", "kvm_intel", "kvm_amd"))
+
+
+# --- what is built in -----------------------------------------------------------------------------
+
+NEEDED = ("ata_piix", "squashfs", "kvm", "kvm_intel", "kvm_amd")
+CONFIG = """#
+# Linux/x86 7.7.7 Kernel Configuration
+#
+CONFIG_ATA_PIIX=y
+CONFIG_SQUASHFS=m
+# CONFIG_KVM_INTEL is not set
+CONFIG_KVM=y
+CONFIG_KVM_AMD=y
+"""
+#: An image that holds every name says nothing.
+NAMES = b"ata_piix\0scsi_disk\0e1000\0squashfs\0kvm-vm\0kvm_amd: %d\0"
+
+
+def own(
+    folder: Path, image: bytes | None, monkeypatch: pytest.MonkeyPatch, release: str = "7.7.7"
+) -> KernelUnderTest:
+    """A kernel of the user's own without modules, whose unpacked image is that."""
+    bzimage(folder / "vmlinuz", release)
+    plain = folder.parent / "plain"
+    plain.write_bytes(image or b"")
+    found = Vmlinux(plain, 0, (), pvh=True) if image else None
+    monkeypatch.setattr(vmlinux, "unpacked", lambda _: found)
+    return prepare(f"dir:{folder}", Timeline())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "home").mkdir()
+    return tmp_path / "home"
+
+
+def test_an_image_without_a_driver_s_name_lacks_it(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = own(home, NAMES.replace(b"squashfs", b"romfs"), monkeypatch)
+    with pytest.raises(KernelSpecError, match=r"nor as a module: squashfs \(its image does not"):
+        closure(kernel, NEEDED)
+    kernel = own(home, NAMES.replace(b"kvm_amd", b"kvm"), monkeypatch)
+    with pytest.raises(KernelSpecError, match="nor as a module: kvm_intel kvm_amd "):
+        closure(kernel, NEEDED)
+
+
+@pytest.mark.parametrize("image", [NAMES, None])
+def test_what_only_a_boot_can_tell_is_said_so(
+    image: bytes | None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = own(home, image, monkeypatch)
+    assert closure(kernel, NEEDED) == ()
+    assert {"ata_piix", "squashfs", "kvm", "kvm_amd"} <= set(untold(kernel, NEEDED))
+    assert "cannot be told before it is booted" in fitness(kernel)
+
+
+@pytest.mark.parametrize(
+    "place", ["image", "config", ".config", "config-7.7.7", "boot/config-7.7.7", "modules.builtin"]
+)
+def test_what_is_built_in_is_read_where_it_is_told(
+    place: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def tell(text: str) -> KernelUnderTest:
+        inside = b"IKCFG_ST" + gzip.compress(text.encode()) + b"IKCFG_ED"
+        file = home / place
+        if place == "modules.builtin":
+            pairs = {"ATA_PIIX=y": "a/ata_piix.ko", "SQUASHFS=y": "squashfs.ko",
+                     "KVM=y": "kvm.ko", "KVM_AMD=y": "k/kvm-amd.ko"}  # fmt: skip
+            text = "\n".join(name for option, name in pairs.items() if f"G_{option}" in text)
+        if place != "image":
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(text)
+        return own(home, NAMES + (inside if place == "image" else b""), monkeypatch)
+
+    with pytest.raises(KernelSpecError, match="nor as a module: squashfs "):
+        closure(tell(CONFIG), NEEDED)
+    kernel = tell(CONFIG.replace("SQUASHFS=m", "SQUASHFS=y"))
+    assert closure(kernel, NEEDED) == ()
+    assert untold(kernel, NEEDED) == []
+
+
+def test_the_configuration_of_another_kernel_says_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "config").write_text(CONFIG)
+    kernel = own(home, NAMES, monkeypatch, release="7.7.71")
+    assert "squashfs" in untold(kernel, NEEDED)
+    assert untold(own(home, NAMES, monkeypatch, release="7.7.7-rc1+"), NEEDED) == []
 
 
 def test_each_named_kernel_says_what_it_proves() -> None:

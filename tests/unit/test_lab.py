@@ -13,8 +13,10 @@ from l2gate.hosts import kinds
 from l2gate.hosts.lab import access as lab
 from l2gate.hosts.lab.prerequisites import Survey, host_checks, require
 from l2gate.hosts.lab.qemuprogram import Qemu
+from l2gate.hosts.standing import Standing, announce, born_at, config_of
 from l2gate.settings import resolve as settings
 from l2gate.wires.here import LocalConnection
+from l2gate.wires.ssh import Endpoint
 from l2gate.wires.sshname import Name, resolve
 
 SOON = 20.0
@@ -97,6 +99,22 @@ def test_a_name_means_what_ssh_config_says(tmp_path: Path) -> None:
     assert (target.address, target.port, target.user) == ("192.0.2.7", 2222, "tester")
     assert (target.keys, target.others, target.alias) == ((str(key),), False, "x1")
     assert target.jumps == ("gate.lab:2200",)
+
+
+@pytest.mark.parametrize("folder", ["Köln Büro", "50%h, more", "a  b"])
+def test_a_standing_host_is_reached_from_any_folder(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("L2GATE_STATE", str(tmp_path / folder))
+    host = Standing("amd", "emulated-amd", "debian:6.12", os.getpid(), born_at(os.getpid()))
+    host.folder.mkdir(parents=True)
+    key = tmp_path / "key"
+    key.write_text("key")
+    announce(host, Endpoint("L0", "127.0.0.1", 2222, "root", str(key), "ssh-ed25519 AAAA"))
+    target = resolve(Name.parse(host.url, config_of(host.name)))
+    assert (target.address, target.port, target.user) == ("127.0.0.1", 2222, "root")
+    assert target.keys == (str(host.folder / "key"),)
+    assert str(host.folder / "known_hosts") in target.known_hosts
 
 
 def test_a_lab_host_takes_no_kernel() -> None:

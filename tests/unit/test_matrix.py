@@ -12,7 +12,8 @@ from l2gate.contract.judge import Verdict
 from l2gate.contract.table import OBSERVED, load
 from l2gate.errors import KernelSpecError
 from l2gate.images import build, roots
-from l2gate.kernels.spec import Patch, parse, recipes
+from l2gate.kernels.patch import Patch
+from l2gate.kernels.spec import parse, recipes
 from l2gate.matrix.cells import Cell, all_kernels, cells
 from l2gate.matrix.matrix import Found, exit_code, mean_seconds, read_run
 from l2gate.matrix.mutant import Mutant, all_mutants, read
@@ -20,7 +21,8 @@ from l2gate.matrix.mutants import Fate, judge
 from l2gate.matrix.observe import Observation
 from l2gate.matrix.schedule import Schedule, Work, longest_first, remaining
 from l2gate.matrix.state import State
-from l2gate.plugins.known import known_tests, places
+from l2gate.plugins.known import known_tests
+from l2gate.provenance import here, version_line
 from l2gate.report.page import Page, Row, write_page
 
 AMD = "emulated-amd"
@@ -29,6 +31,7 @@ AMD = "emulated-amd"
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("L2GATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("L2GATE_STATE", str(tmp_path / "state"))
 
 
 # --- kernels --------------------------------------------------------------------------------------
@@ -241,14 +244,19 @@ def case(verdict: str) -> dict[str, Any]:
 
 
 def test_the_page_holds_everything_itself(tmp_path: Path) -> None:
-    result = {"cases": [case("pass"), case("fail")], "kernel": {}, "host": {}, "contract": {}}
-    row = Row("debian:6.12+unpatched", AMD, "fail", "fail", True, "as it must", 3.0, "l2gate run",
-              places(), result)  # fmt: skip
+    test = known_tests()["RefusedWhileL2IsActive.test_every_exception"]
+    result = {"cases": [case("pass"), case("fail")], "kernel": {}, "host": {}, "contract": {},
+              "tests": [{"name": test.sentence, **test.about}]}  # fmt: skip
+    kernel = "debian:6.12+unpatched"
+    row = Row(kernel, AMD, "fail", "fail", True, "as it must", 3.0,
+              {"host": AMD, "kernel": kernel}, result)  # fmt: skip
     target = tmp_path / "page.html"
-    write_page(Page("Kernel matrix", "1 cell", [row]), target)
+    write_page(Page("Kernel matrix", "1 cell", [row], here()), target)
     text = target.read_text()
     assert "http" not in text and "<script" not in text and 'name="viewport"' in text
     assert "&lt;KVM_GET_NESTED_STATE&gt;" in text and "0xd15000" in text
     assert "1 of 2 pass" in text and "#GP" in text
-    assert "l2gate run --case &#39;path=vcpu-events vector=13 active=L2&#39; tests" in text
+    assert f"l2gate run --host {AMD} --kernel {kernel}" in text
+    assert "--case &#39;path=vcpu-events vector=13 active=L2&#39; " in text
+    assert version_line() in text
     assert "tests/injection/refused_while_l2_active.py:RefusedWhileL2IsActive" in text

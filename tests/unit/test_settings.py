@@ -17,8 +17,34 @@ def test_the_first_source_that_names_a_value_wins() -> None:
     assert (settings.l2, settings.expect) == ("linux", "refuse")
 
 
-def test_an_empty_value_is_not_a_value() -> None:
-    assert resolve({"l2": ""}, {"l2": None}).l2 == "tiny"
+@pytest.mark.parametrize("name", [option.name for option in OPTIONS])
+@pytest.mark.parametrize("value", ["", " "])
+def test_an_empty_value_is_refused_wherever_it_comes_from(name: str, value: str) -> None:
+    """`--kernel "$KERNEL"` with no such variable must not ask another kernel."""
+    with pytest.raises(UsageError, match=f"{name} is empty"):
+        resolve({name: value})
+    with pytest.raises(UsageError, match=f"{name} is empty"):
+        resolve({}, from_environment({f"L2GATE_{name.upper()}": value}))
+
+
+def test_a_source_that_names_nothing_leaves_it_to_the_next() -> None:
+    assert resolve({"l2": None}, {"l2": "linux"}).l2 == "linux"
+
+
+@pytest.mark.parametrize("wrong", ["kernle", "KERNEL", "hosts", "ssh-config"])
+def test_a_name_that_is_no_setting_is_refused_with_the_nearest(wrong: str) -> None:
+    with pytest.raises(UsageError, match=f"no setting {wrong}"):
+        resolve({wrong: "x"})
+
+
+def test_a_variable_that_is_no_setting_is_refused_with_the_nearest() -> None:
+    for wrong, right in (("L2GATE_KERNLE", "L2GATE_KERNEL"), ("l2gate_host", "L2GATE_HOST"),
+                         ("L2GATE_CACHES", "L2GATE_CACHE")):  # fmt: skip
+        with pytest.raises(UsageError, match=wrong) as refused:
+            from_environment({wrong: "x"})
+        if wrong.isupper():
+            assert f"did you mean {right}?" in refused.value.mend
+    assert from_environment({"L2GATE_CACHE": "/c", "L2GATE_STATE": "", "HOME": "/"}) == {}
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from l2gate.contract.table import WORDS, Case
+from l2gate.contract.paths import NAMES
+from l2gate.contract.table import WORDS, Case, all_tables
 from l2gate.errors import UsageError
+from l2gate.settings import nearest
 
 Words = Mapping[str, str]
 
@@ -72,10 +74,58 @@ def parse(text: str) -> Choice:
         if not equals or not value or word not in (*_OWN, *WORDS):
             raise UsageError(
                 f"case = {text!r}: {part} is no word of a case",
-                f"use word=value with one of: {', '.join((*_OWN, *sorted(WORDS)))}",
+                f"write word=value; {nearest(word, (*_OWN, *sorted(WORDS)))}",
             )
         words[word] = value
     return Choice(text, words)
+
+
+def refuse_impossible(choice: Choice) -> None:
+    """Raises UsageError for a choice that no case can have: an unknown table, a line without a
+    row, a value that stands in no table, or words that exclude each other."""
+    if not choice.words:
+        return
+    known = [words_of_row(case) for table in all_tables() for case in table.cases]
+    tests = set(choice.words) <= _ON_QEMU and _fits_qemu(choice.words)
+    if tests or any(choice.takes(case) for case in known):
+        return
+    taken: dict[str, str] = {}
+    for word, value in sorted(choice.words.items(), key=lambda one: _ORDER.get(one[0], 9)):
+        fitting = [case for case in known if Choice("", taken).takes(case)]
+        taken[word] = value
+        if not any(Choice("", taken).takes(case) for case in fitting):
+            values = dict.fromkeys(_value(case, word) for case in fitting)
+            among = " ".join(f"{w}={v}" for w, v in taken.items() if w != word)
+            raise UsageError(
+                f"case = {choice.text!r}: no case{f' with {among}' if among else ''} has "
+                f"{word}={value}",
+                nearest(value, [one for one in values if one]),
+            )
+
+
+#: What cases on QEMU's own vCPU have (injection/session.py and its tests), and their values.
+_ON_QEMU = {"path", "vector", "code", "injected", "repeat", "active"}
+#: The order in which words narrow the cases down, so that a hint names what can be meant.
+_ORDER = {"table": 0, "line": 1, "case": 2, "contract": 3}
+
+
+def _fits_qemu(words: Words) -> bool:
+    """Whether a test on QEMU's own vCPU may ask such a case."""
+    return (
+        words.get("active", "L2") in ("L1", "L2")
+        and words.get("injected", "1") in ("0", "1")
+        and _is_number(words.get("vector", "0"), 32)
+        and _is_number(words.get("repeat", "1"), 10**6)
+        and (words.get("code", "none") == "none" or _is_number(words["code"], 2**32))
+        and words.get("path", "vcpu-events") in NAMES
+    )
+
+
+def _is_number(text: str, below: int) -> bool:
+    try:
+        return 0 <= int(text, 0) < below
+    except ValueError:
+        return False
 
 
 def is_control(one: Words, of: Words) -> bool:
@@ -114,13 +164,17 @@ def words_of(case: Mapping[str, Any]) -> dict[str, str]:
 
 
 def telling(case: Words, others: Sequence[Words]) -> str:
-    """The fewest words of ``case`` that none of ``others`` has all of, as `--case` takes them."""
+    """The fewest words of ``case`` that none of ``others`` has all of, as `--case` takes them.
+
+    ``case`` may be what several cases have in common (`l2gate/report/again.py`). All are of one
+    result, so that a number is written in one way.
+    """
     first = [word for word in ("table", "line") if word in case]
-    first = first or ["path", "vector", "active"]
-    rivals = [o for o in others if o != case and all(o.get(w) == case.get(w) for w in first)]
+    first = first or [word for word in ("path", "vector", "active") if word in case]
+    rivals = [one for one in others if all(_value(one, word) == case[word] for word in first)]
     words = list(first)
     for word in [w for w in case if w not in first]:
-        left = [rival for rival in rivals if rival.get(word) == case[word]]
+        left = [rival for rival in rivals if _value(rival, word) == case[word]]
         if len(left) < len(rivals):
             words.append(word)
             rivals = left

@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 ALL = "all"
+#: The commit whose check it is.
+COMMIT = "28d06353"
 
 #: On whose vCPU a case is conducted.
 HELPER, QEMU = "the helper's VM", "QEMU's VM"

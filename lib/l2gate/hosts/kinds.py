@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from l2gate.errors import UsageError
 from l2gate.events import Timeline
 from l2gate.hosts.emulated import bochs, tcg
-from l2gate.hosts.emulated.machine import EmulatedHost
+from l2gate.hosts.emulated.machine import EmulatedHost, fitness
 from l2gate.hosts.host import Host, Place
 from l2gate.hosts.lab import labhost
 from l2gate.kernels import spec as kernel_spec
 from l2gate.kernels.kernel import KernelUnderTest, prepare
-from l2gate.settings import Settings
+from l2gate.settings import EMULATED as EMULATED_KIND
+from l2gate.settings import LOCAL, OPTIONS, SSH, Option, Settings, nearest
 from l2gate.wires import sshname
 
 AUTO = "auto"
@@ -43,12 +44,36 @@ class Kind:
         return DEFAULT_KERNEL if settings.kernel == AUTO else settings.kernel
 
     def prepare_kernel(self, settings: Settings, timeline: Timeline) -> KernelUnderTest | None:
-        """The kernel to boot, built now if need be. Raises KernelSpecError."""
+        """The kernel to boot, built now if need be. Raises KernelSpecError, also for one that
+        lacks what the host needs."""
         spec = self.kernel_spec(settings)
-        return prepare(spec, timeline) if spec else None
+        kernel = prepare(spec, timeline) if spec else None
+        if kernel:
+            fitness(kernel)
+        return kernel
+
+    def uses(self, option: Option) -> bool:
+        """Whether the option means something on this kind of host."""
+        if self.emulated:
+            own = {EMULATED_KIND, self.name}
+        else:
+            own = {LOCAL if self.name == LOCAL else SSH}
+        return not option.hosts or bool(own & set(option.hosts))
+
+    def only_used(self, settings: Settings) -> Settings:
+        """``settings`` without what this kind does not use: for jobs on several kinds."""
+        return replace(settings, **{o.name: o.default for o in OPTIONS if not self.uses(o)})
 
     def refuse_nonsense(self, settings: Settings) -> None:
-        """Raises UsageError for a kernel spec that cannot be meant."""
+        """Raises UsageError for a kernel spec that cannot be meant, and for a setting that would
+        change nothing here."""
+        for option in OPTIONS:
+            value = getattr(settings, option.name)
+            if value != option.default and not self.uses(option):
+                raise UsageError(
+                    f"{option.name} = {value} means nothing on {self.name}",
+                    f"leave {option.name} out; it is for {' and '.join(option.hosts)} hosts",
+                )
         if spec := self.kernel_spec(settings):
             kernel_spec.parse(spec)
 
@@ -85,7 +110,7 @@ EMULATED = tuple(kind.name for kind in KINDS)
 def _lab(spec: str) -> Kind:
     return Kind(
         spec,
-        "this machine and its running kernel" if spec == "local" else "a machine over SSH",
+        "this machine and its running kernel" if spec == LOCAL else "a machine over SSH",
         False,
         lambda settings: labhost.check(spec, settings),
         lambda place, _: labhost.LabHost(spec, place),
@@ -97,7 +122,7 @@ def find(name: str) -> Kind:
     for kind in KINDS:
         if name == kind.name or (name == AUTO and kind is KINDS[0]):
             return kind
-    if name == "local" or name.startswith(sshname.SCHEME):
+    if name == LOCAL or name.startswith(sshname.SCHEME):
         return _lab(name)
-    names = ", ".join([AUTO, *EMULATED, "local", "ssh://[user@]name[:port]"])
-    raise UsageError(f"host = {name!r} is not known", f"use one of: {names}")
+    names = [AUTO, *EMULATED, LOCAL, "ssh://[user@]name[:port]"]
+    raise UsageError(f"host = {name!r} is not known", nearest(name, names))

@@ -1,7 +1,7 @@
 """Emulated hosts that stand by themselves: `l2gate up` boots one, `l2gate down` ends it.
 
-Each has a folder in the cache with its key, its known_hosts and an ssh_config, by which ssh(1) and
-`--host ssh://NAME` reach it as they reach any machine, and a process that owns it.
+Each has a folder below L2GATE_STATE with its key, its known_hosts and an ssh_config, by which
+ssh(1) and `--host ssh://NAME` reach it as they reach any machine, and a process that owns it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from l2gate.settings import cache_dir
+from l2gate.settings import state_dir
 from l2gate.wires.ssh import Endpoint
 
 
@@ -47,7 +47,7 @@ class Standing:
 
 def home() -> Path:
     """Where they are described."""
-    return cache_dir() / "standing"
+    return state_dir() / "standing"
 
 
 def born_at(pid: int) -> str:
@@ -87,7 +87,8 @@ def announce(host: Standing, endpoint: Endpoint) -> None:
     known.write_text(f"[{endpoint.address}]:{endpoint.port} {endpoint.host_key}\n")
     lines = {
         "HostName": endpoint.address, "Port": endpoint.port, "User": endpoint.user,
-        "IdentityFile": key, "IdentitiesOnly": "yes", "UserKnownHostsFile": known,
+        "IdentityFile": _quoted(key), "IdentitiesOnly": "yes",
+        "UserKnownHostsFile": _quoted(known),
         "StrictHostKeyChecking": "yes",
     }  # fmt: skip
     config = "".join(f"    {key} {value}\n" for key, value in lines.items())
@@ -95,3 +96,8 @@ def announce(host: Standing, endpoint: Endpoint) -> None:
     draft = folder / ".host.json"
     draft.write_text(json.dumps(asdict(host)))
     draft.rename(folder / "host.json")
+
+
+def _quoted(path: Path) -> str:
+    """``path`` as ssh_config(5) takes it: blanks within quotes, and a % that begins no token."""
+    return '"{}"'.format(str(path).replace("%", "%%"))

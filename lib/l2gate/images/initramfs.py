@@ -43,8 +43,8 @@ def pack(
     modules: Sequence[Module] = (),
     needs: Sequence[str] = (),
 ) -> None:
-    """Write an initramfs with ``init`` as its first process; ``needs`` are the files of sysfs
-    that must be there once the modules are loaded.
+    """Write an initramfs with ``init`` as its first process; ``needs`` are lines `NAME PATH`, what
+    must be there once the modules are loaded.
 
     The modules are stored uncompressed and the archive too: unpacking costs an emulated CPU more
     than reading. Raises BenchError if cpio fails.

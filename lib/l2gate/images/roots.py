@@ -17,6 +17,7 @@ from pathlib import Path
 from l2gate.errors import BenchError, KernelSpecError, MissingPrerequisite
 from l2gate.events import Timeline
 from l2gate.images import cache
+from l2gate.process import owned
 
 #: Bump when what `fetch` does changes in another way than the package list.
 _RECIPE = "1"
@@ -189,11 +190,11 @@ def _unpack(suite: Suite, folder: Path) -> None:
         with errors.open("wb") as log:
             # The suite's own initramfs is never booted, and takes a quarter of the time to make.
             quick = os.environ | {"INITRD": "No"}
-            source = subprocess.Popen(debstrap, stdout=subprocess.PIPE, stderr=log, env=quick)
-            sink = subprocess.run(untar, stdin=source.stdout, stderr=log)
-            assert source.stdout is not None
-            source.stdout.close()
-            status = source.wait()
+            with owned(debstrap, stdout=subprocess.PIPE, stderr=log, env=quick) as source:
+                sink = subprocess.run(untar, stdin=source.stdout, stderr=log)
+                assert source.stdout is not None
+                source.stdout.close()
+                status = source.wait()
         if status or sink.returncode:
             tail = "\n".join(errors.read_text(errors="replace").splitlines()[-8:])
             raise BenchError(

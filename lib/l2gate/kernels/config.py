@@ -1,15 +1,12 @@
 """What an emulated machine needs of a kernel's config, said before anything is booted.
 
-Read from the config beside a kernel of the user's, or from the one inside it (CONFIG_IKCONFIG).
-Where there is none, the initramfs and the helper's probe try, and name the same options.
+Where there is no configuration (builtin.py), the initramfs and the helper's probe try, and name the
+same options.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
-from collections.abc import Iterable
-from pathlib import Path
 
 #: For L0 to come up in either emulated machine and let SSH in. Modules will do for those of
 #: `_MODULAR`, all else must be built in.
@@ -24,8 +21,6 @@ _IF_KNOWN = ("AIO", "CROSS_MEMORY_ATTACH", "MULTIUSER", "X86_PM_TIMER")
 #: One of them is enough.
 _VENDORS = ("KVM_INTEL", "KVM_AMD")
 
-_INSIDE = re.compile(rb"IKCFG_ST(\x1f\x8b.*?)IKCFG_ED", re.DOTALL)
-
 
 def missing(text: str) -> list[str]:
     """The options, as CONFIG_ names, that a kernel with this config lacks."""
@@ -38,30 +33,3 @@ def missing(text: str) -> list[str]:
     if not any(values.get(name) in ("y", "m") for name in _VENDORS):
         told.append(" or ".join(f"CONFIG_{name}" for name in _VENDORS))
     return told
-
-
-def beside(image: Path, modules: Path | None, release: str) -> str | None:
-    """The config that lies where builds and distributions leave it; None if there is none."""
-    for path in _places(image, modules, release):
-        if path.is_file():
-            return path.read_text(errors="replace")
-    return None
-
-
-def _places(image: Path, modules: Path | None, release: str) -> Iterable[Path]:
-    built = image.parent.parts[-3:] == ("arch", "x86", "boot")
-    for folder in (image.parent, image.parents[3] if built else image.parent):
-        yield folder / f"config-{release}"
-        yield folder / "config"
-        yield folder / ".config"
-    if modules:
-        yield modules / "config"
-
-
-def inside(kernel: bytes) -> str | None:
-    """The config that an unpacked kernel carries (kernel/configs.c); None if it carries none."""
-    found = _INSIDE.search(kernel)
-    try:
-        return zlib.decompress(found[1], wbits=31).decode(errors="replace") if found else None
-    except zlib.error:
-        return None

@@ -11,8 +11,9 @@ from pathlib import Path
 from l2gate.errors import KernelSpecError
 from l2gate.events import Timeline
 from l2gate.images import cache, roots
-from l2gate.kernels import config, variants, vmlinux
-from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, Patch, parse, recipes, release_of
+from l2gate.kernels import builtin, config, variants, vmlinux
+from l2gate.kernels.patch import Patch
+from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse, recipes, release_of
 from l2gate.kernels.vmlinux import Vmlinux
 from l2gate.process import run
 
@@ -30,6 +31,8 @@ class KernelUnderTest:
     description: str
     key: str
     replaced: dict[str, Path] = field(default_factory=dict)
+    #: The folder of a kernel of the user's own.
+    home: Path | None = None
 
     @property
     def unpacked(self) -> Vmlinux | None:
@@ -70,7 +73,6 @@ def _debian(spec: DebianSpec, timeline: Timeline) -> KernelUnderTest:
 
 def _own(spec: DirSpec) -> KernelUnderTest:
     release = release_of(spec.image)
-    _check_config(spec, release)
     parts: list[str | Path] = [spec.image]
     if spec.modules:
         # A rebuilt module has a new time or size; reading them all would take longer than a boot.
@@ -82,21 +84,20 @@ def _own(spec: DirSpec) -> KernelUnderTest:
         release=release,
         vmlinuz=spec.image,
         modules=spec.modules,
-        description=f"a kernel of your own, {'with modules' if spec.modules else 'all built in'}",
+        description=f"a kernel of your own, {'with' if spec.modules else 'without'} modules",
         key=cache.digest(*parts),
+        home=spec.folder,
     )
 
 
-def _check_config(spec: DirSpec, release: str) -> None:
-    """Raises KernelSpecError with all options that its config, if there is one, lacks."""
-    text = config.beside(spec.image, spec.modules, release)
-    if text is None and (plain := vmlinux.unpacked(spec.image)):
-        text = config.inside(plain.path.read_bytes())
-    if text and (lacks := config.missing(text)):
-        raise KernelSpecError(
-            f"kernel {release} is built without {', '.join(lacks)}",
-            "an emulated machine needs them all; images/kernels/eras/small.config has them",
-        )
+def unconfigured(kernel: KernelUnderTest) -> str:
+    """All options that an emulated machine needs and the configuration of a kernel of the user's,
+    if there is one, lacks; with where it says so. Empty if it lacks none."""
+    if kernel.home is None:
+        return ""
+    found = builtin.configuration(kernel.home, kernel.vmlinuz, kernel.release)
+    lacks = config.missing(found[0]) if found else []
+    return f"{', '.join(lacks)} ({found[1]})" if found and lacks else ""
 
 
 def known() -> tuple[tuple[str, str], ...]:
@@ -122,25 +123,46 @@ def read_module(path: Path) -> bytes:
 def closure(kernel: KernelUnderTest, names: Sequence[str]) -> tuple[Path, ...]:
     """The files of the modules ``names`` and of what they need, in the order to load them.
 
-    Built-in modules have no file. A kernel without a module tree is taken to have all built in,
-    and a vendor module may be missing as long as there is one. Raises KernelSpecError.
+    Built-in modules have no file, nor has what may be built in; a vendor module may be missing as
+    long as there is one. Raises KernelSpecError for a kernel that lacks some.
     """
-    if kernel.modules is None:
-        return ()
     tree = _ModuleTree.read(kernel.modules)
+    absent, _, where = _without_file(kernel, tree, names)
+    if absent:
+        folder = f" (make modules_install INSTALL_MOD_PATH={kernel.home})" if kernel.home else ""
+        raise KernelSpecError(
+            f"this kernel has neither built in nor as a module: {' '.join(absent)} ({where})",
+            f"build it with them, or put its modules into lib/modules/{kernel.release} beside "
+            f"it{folder}; the README says what an emulated host needs",
+        )
     order: dict[str, Path] = {}
     for name in names:
-        if not tree.has(name):
-            if name in _VENDORS and any(tree.has(vendor) for vendor in _VENDORS):
-                continue
-            raise KernelSpecError(
-                f"kernel {kernel.release} has no {name}, neither as a module nor built in",
-                f"build it with {name} (see the README for what an emulated host needs)",
-            )
         for path in tree.needed(name):
             rebuilt = kernel.replaced.get(path.name.partition(".ko")[0] + ".ko")
             order.setdefault(_plain(path.name), rebuilt or path)
     return tuple(order.values())
+
+
+def untold(kernel: KernelUnderTest, names: Sequence[str]) -> list[str]:
+    """Those of ``names`` of which only a boot can tell whether the kernel has them."""
+    return _without_file(kernel, _ModuleTree.read(kernel.modules), names)[1]
+
+
+def _without_file(
+    kernel: KernelUnderTest, tree: _ModuleTree, names: Sequence[str]
+) -> tuple[list[str], list[str], str]:
+    """Those that are no modules: what is not built in either, what may be, and what says so."""
+    left = [name for name in names if _plain(name) not in tree.files]
+    if not left:
+        return [], [], ""
+    known = builtin.read(kernel.modules, kernel.home, kernel.vmlinuz, kernel.release)
+    has = {name: known.has(_plain(name)) for name in left}
+    if any(_plain(vendor) in tree.files or known.has(vendor) for vendor in _VENDORS):
+        has = {name: there for name, there in has.items() if name not in _VENDORS}
+    elif any(has.get(vendor, False) is None for vendor in _VENDORS):
+        has = {n: there for n, there in has.items() if n not in _VENDORS or there is None}
+    absent = [name for name, there in has.items() if there is False]
+    return absent, [name for name, there in has.items() if there is None], known.where
 
 
 _VENDORS = ("kvm_intel", "kvm_amd")
@@ -152,15 +174,16 @@ def _plain(name: str) -> str:
 
 @dataclass(frozen=True)
 class _ModuleTree:
-    """modules.dep and modules.builtin of one release."""
+    """modules.dep of one release; no files where there are no modules."""
 
     files: dict[str, Path]
     needs: dict[str, tuple[str, ...]]
-    builtin: frozenset[str]
 
     @classmethod
-    def read(cls, folder: Path) -> _ModuleTree:
-        dep, builtin = folder / "modules.dep", folder / "modules.builtin"
+    def read(cls, folder: Path | None) -> _ModuleTree:
+        if folder is None:
+            return cls({}, {})
+        dep = folder / "modules.dep"
         if not dep.exists():
             raise KernelSpecError(f"{folder} has no modules.dep", f"run depmod on {folder}")
         files: dict[str, Path] = {}
@@ -170,15 +193,9 @@ class _ModuleTree:
             files[_plain(file)] = folder / file
             # modules.dep lists the nearest need first: load from the last
             needs[_plain(file)] = tuple(_plain(other) for other in reversed(others.split()))
-        built = builtin.read_text().splitlines() if builtin.exists() else []
-        return cls(files, needs, frozenset(_plain(line) for line in built))
-
-    def has(self, name: str) -> bool:
-        return _plain(name) in self.files or _plain(name) in self.builtin
+        return cls(files, needs)
 
     def needed(self, name: str) -> list[Path]:
         own = _plain(name)
-        if own in self.builtin:
-            return []
         chain = [*self.needs.get(own, ()), own]
         return [self.files[one] for one in chain if one in self.files]

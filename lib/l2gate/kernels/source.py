@@ -15,6 +15,7 @@ from pathlib import Path
 from l2gate.events import Timeline
 from l2gate.images import roots
 from l2gate.kernels import variants
+from l2gate.kernels.patch import apply
 from l2gate.kernels.spec import DebianSpec
 
 FILE = "arch/x86/kvm/x86.c"
@@ -80,7 +81,7 @@ def read(spec: DebianSpec, timeline: Timeline) -> Source:
                 (work / part).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(tree / part, work / part)
         for patch in spec.patches:
-            variants.apply(root, work, patch)
+            apply(patch, work, variants.name_of(root))
         return Source(*((work / part).read_text(errors="replace") for part in (FILE, GENERIC)))
 
 

@@ -2,40 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import difflib
+import errno
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from l2gate.errors import KernelSpecError
-from l2gate.images.roots import Suite, suite_of
+from l2gate.images.roots import SUITES, Suite, suite_of
+from l2gate.kernels.patch import Patch
 from l2gate.settings import checkout
-
-#: What a patch may touch: only the KVM modules are rebuilt.
-_PATCHABLE = re.compile(r"^(arch/x86/kvm|virt/kvm)/")
 
 #: The named variants, as patches applied in this order.
 VARIANTS = {"patched": ("era", "commit"), "unpatched": ("era",)}
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A patch file; what stands before its first hunk is its header."""
-
-    path: Path
-
-    @property
-    def text(self) -> str:
-        return self.path.read_text(errors="replace")
-
-    @property
-    def header(self) -> str:
-        return self.text.partition("\n--- ")[0].strip()
-
-    @property
-    def touched(self) -> tuple[str, ...]:
-        """The files it changes, without their a/ and b/."""
-        names = re.findall(r"^\+\+\+ (?:b/)?(\S+)", self.text, flags=re.MULTILINE)
-        return tuple(dict.fromkeys(names))
 
 
 @dataclass(frozen=True)
@@ -55,24 +35,27 @@ class DirSpec:
     image: Path
     modules: Path | None
 
+    @property
+    def folder(self) -> Path:
+        return path_of(self.text.partition(":")[2])
+
 
 KernelSpec = DebianSpec | DirSpec
 
 
 def parse(text: str) -> KernelSpec:
-    """What ``text`` names. Raises KernelSpecError with cause and mend."""
+    """What ``text`` names. Raises KernelSpecError with cause and mend, MissingPrerequisite if a
+    patch cannot be read as git is not installed."""
     kind, _, rest = text.partition(":")
     if kind == "debian" and rest:
         series, *parts = rest.split("+")
-        suite = suite_of(series)
-        patches = [patch for part in parts for patch in _patches(series, part)]
-        return DebianSpec(text, suite, tuple(patches))
+        return DebianSpec(text, _suite(series), tuple(_patches(series, parts)))
     if kind == "dir" and rest:
-        return _parse_dir(text, Path(rest).expanduser())
+        return _parse_dir(text, path_of(rest))
     raise KernelSpecError(
         f"kernel {text!r} is not a kernel spec",
         "use debian:SERIES, debian:SERIES+patched, debian:SERIES+unpatched, "
-        "debian:SERIES+FILE.patch or dir:PATH",
+        "debian:SERIES+FILE (a patch) or dir:PATH",
     )
 
 
@@ -81,29 +64,92 @@ def recipes(series: str) -> Path:
     return checkout() / "images/kernels" / series
 
 
-def _patches(series: str, part: str) -> list[Patch]:
-    if part in VARIANTS:
-        return [_checked(recipes(series) / f"{name}.patch") for name in VARIANTS[part]]
-    if part.endswith((".patch", ".diff")):
-        return [_checked(Path(part).expanduser())]
-    raise KernelSpecError(
-        f"debian:{series} has no variant {part!r}",
-        f"use one of {', '.join(VARIANTS)}, or the path of a .patch or .diff file",
-    )
+def _suite(series: str) -> Suite:
+    for suite in SUITES:
+        if suite.name == series:
+            raise KernelSpecError(
+                f"kernels are named by their series, not by {series}", f"use debian:{suite.series}"
+            )
+    return suite_of(series)
+
+
+def _patches(series: str, parts: Sequence[str]) -> Iterator[Patch]:
+    """The patches that ``parts``, what stood between the pluses, name: a variant by its word, a
+    file by its path. A path may have pluses itself: the longest that is there is meant."""
+    start = 0
+    while start < len(parts):
+        end = next(
+            (end for end in range(len(parts), start, -1) if _is_file("+".join(parts[start:end]))),
+            start + 1,
+        )
+        word = "+".join(parts[start:end])
+        if word in VARIANTS:
+            yield from (_checked(recipes(series) / f"{name}.patch") for name in VARIANTS[word])
+        elif _is_file(word):
+            yield _checked(path_of(word))
+        else:
+            raise _names_nothing(series, parts[start:])
+        start = end
+
+
+def path_of(word: str) -> Path:
+    """The path that ``word`` means; of a user who is not known, just that."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:
+        return Path(word)
+
+
+def _is_file(word: str) -> bool:
+    try:
+        return path_of(word).is_file()
+    except OSError:
+        return False
+
+
+def _names_nothing(series: str, parts: Sequence[str]) -> KernelSpecError:
+    """Why the first of ``parts`` names nothing, with the nearest name that does."""
+    known = next((n for n, p in enumerate(parts) if n and (p in VARIANTS or _is_file(p))), None)
+    word = "+".join(parts[:known])
+    if not word:
+        return KernelSpecError(
+            f"debian:{series}+ names nothing behind a plus",
+            f"use one of {', '.join(VARIANTS)}, or the path of a patch; or leave the plus out",
+        )
+    try:
+        mode = path_of(word).stat().st_mode
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        return KernelSpecError(f"{word} is {what}, not a patch", "name a file with a patch")
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+            return KernelSpecError(f"patch {word}: {error.strerror}", "name a file of yours")
+    mend = f"use one of {', '.join(VARIANTS)}, or the path of a patch"
+    if near := _nearest(word):
+        mend = f"did you mean {near}? Or {mend}"
+    return KernelSpecError(f"debian:{series} has no variant and there is no file {word!r}", mend)
+
+
+def _nearest(word: str) -> str:
+    """The variant or the file in the same folder whose name is the likest."""
+    if near := difflib.get_close_matches(word, VARIANTS, n=1):
+        return near[0]
+    path = path_of(word)
+    try:
+        there = [file.name for file in path.parent.iterdir()]
+    except OSError:
+        return ""
+    near = difflib.get_close_matches(path.name, there, n=1)
+    return str(path.with_name(near[0])) if near else ""
 
 
 def _checked(path: Path) -> Patch:
-    if not path.is_file():
-        raise KernelSpecError(f"there is no patch {path}", "give the path of a patch file")
     patch = Patch(path.resolve())
-    if not patch.touched:
-        raise KernelSpecError(f"{path} holds no unified diff", "make it by `git diff`")
-    foreign = [name for name in patch.touched if not _PATCHABLE.match(name)]
-    if foreign:
+    try:
+        patch.check()
+    except OSError as error:
         raise KernelSpecError(
-            f"{path} touches {', '.join(foreign)}; only KVM's modules are rebuilt",
-            "keep to arch/x86/kvm and virt/kvm, or boot a kernel of your own with dir:PATH",
-        )
+            f"patch {path} cannot be read: {error.strerror}", "let it be read by you"
+        ) from None
     return patch
 
 

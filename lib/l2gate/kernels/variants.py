@@ -17,9 +17,11 @@ from l2gate.errors import BenchError, KernelSpecError
 from l2gate.events import Timeline
 from l2gate.images import cache
 from l2gate.images.roots import Root
-from l2gate.kernels.spec import Patch
+from l2gate.kernels.patch import Patch, apply
 
 _RECIPE = "1"
+#: Bump when patches are applied in a way that another result can come of.
+_APPLYING = "2"
 _KVM = ("arch/x86/kvm", "virt/kvm")
 MODULES = ("kvm.ko", "kvm-amd.ko", "kvm-intel.ko")
 
@@ -27,9 +29,10 @@ MODULES = ("kvm.ko", "kvm-amd.ko", "kvm-intel.ko")
 def build(root: Root, patches: tuple[Patch, ...], timeline: Timeline) -> dict[str, Path]:
     """The modules by file name, built now if they were not before.
 
-    Raises KernelSpecError with patch's or the compiler's own lines.
+    Raises KernelSpecError with git's or the compiler's own lines.
     """
-    key = cache.digest(_RECIPE, root.suite.key, root.release, *(p.text for p in patches))
+    contents = [patch.content for patch in patches]
+    key = cache.digest(_RECIPE, _APPLYING, root.suite.key, root.release, *contents)
 
     def make(folder: Path) -> None:
         tree = _compiled_tree(root, timeline)
@@ -110,7 +113,8 @@ def _build_variant(root: Root, tree: Path, patches: tuple[Patch, ...], target: P
         for part in _KVM:
             shutil.copytree(tree / part, work / part, symlinks=True)
         for patch in patches:
-            apply(root, work, patch)
+            apply(patch, work, name_of(root))
+        _drop_stale_objects(work, patches)
         _compile(root, tree, work)
         for module in MODULES:
             built = work / "arch/x86/kvm" / module
@@ -121,17 +125,16 @@ def _build_variant(root: Root, tree: Path, patches: tuple[Patch, ...], target: P
             shutil.copy(built, target / module)
 
 
-def apply(root: Root, work: Path, patch: Patch) -> None:
-    """Apply a patch to the files in ``work``. Raises KernelSpecError with patch's own lines."""
-    inside = "/mnt/.l2gate.patch"
-    shutil.copy(patch.path, work / ".l2gate.patch")
-    words = ["patch", "-p1", "--batch", "--forward", "--no-backup-if-mismatch", "-i", inside]
-    done = root.run(words, binds={work: "/mnt"}, cwd="/mnt")
-    if done.returncode:
-        raise KernelSpecError(
-            f"{patch.path.name} does not apply to KVM of {root.release}:\n{done.stdout.strip()}",
-            "make it against Debian's source of that kernel (its patches come one after another)",
-        )
+def name_of(root: Root) -> str:
+    """What a suite's KVM is called in errors."""
+    return f"KVM of {root.release}"
+
+
+def _drop_stale_objects(work: Path, patches: tuple[Patch, ...]) -> None:
+    """Make would link the object of a file that a patch has taken away."""
+    for name in (name for patch in patches for name in patch.touched):
+        if not (work / name).exists():
+            (work / name).with_suffix(".o").unlink(missing_ok=True)
 
 
 def _compile(root: Root, tree: Path, work: Path) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +10,7 @@ from l2gate.contract.judge import Verdict
 from l2gate.hosts import kinds
 from l2gate.images import cache, roots
 from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse
-from l2gate.settings import checkout
-
-#: What a cell's verdict depends on beside the kernel: the suite's own files.
-_SOURCES = ("lib/l2gate", "lib/helper", "tests/injection", "images/userland", "images/l2")
+from l2gate.provenance import suite_digest
 
 
 @dataclass(frozen=True)
@@ -37,17 +32,6 @@ class Cell:
     @property
     def name(self) -> str:
         return f"{self.kernel} on {self.host}"
-
-    @property
-    def again(self) -> str:
-        """The line that asks just this again."""
-        return asks_again(self.host, self.kernel)
-
-
-def asks_again(host: str, kernel: str) -> str:
-    """The line that asks that kernel, in the checkout's folder."""
-    kernel = kernel.replace(f"{checkout()}/", "")
-    return f".venv/bin/l2gate run --host {host} --kernel {shlex.quote(kernel)}"
 
 
 def cells(kernels: Iterable[str], hosts: Sequence[str]) -> list[Cell]:
@@ -74,22 +58,10 @@ def _expected(kernel: str) -> tuple[Verdict, str]:
 def fingerprint(kernel: str) -> str:
     """A short name for all that a cell's verdict depends on, by content."""
     spec = parse(kernel)
-    parts: list[str | bytes | Path] = [kernel, suite_fingerprint()]
+    parts: list[str | bytes | Path] = [kernel, suite_digest()]
     if isinstance(spec, DebianSpec):
         parts += [spec.suite.key, *(patch.path for patch in spec.patches)]
     if isinstance(spec, DirSpec):
         stat = spec.image.stat()
         parts.append(f"{stat.st_size} {stat.st_mtime_ns}")
     return cache.digest(*parts)
-
-
-@functools.cache
-def suite_fingerprint() -> str:
-    """The suite's own files, by name and content."""
-    files = [
-        file
-        for folder in _SOURCES
-        for file in sorted((checkout() / folder).rglob("*"))
-        if file.is_file() and file.suffix != ".pyc"
-    ]
-    return cache.digest("\n".join(str(f.relative_to(checkout())) for f in files), *files)

@@ -10,40 +10,43 @@ from rich.console import Console
 from l2gate.contract.judge import Verdict
 from l2gate.errors import BenchError, L2gateError
 from l2gate.events import Timeline
-from l2gate.hosts import kinds
 from l2gate.kernels import trees
 from l2gate.kernels.trees import Tree
 from l2gate.matrix.cells import Cell
 from l2gate.matrix.matrix import Matrix
-from l2gate.report.terminal import Progress
 
 _PAYLOAD = "KVM_CAP_EXCEPTION_PAYLOAD"
 
 
-def eras(
-    paths: Sequence[Path], hosts: Sequence[str], folder: Path, jobs: int, console: Console
-) -> int:
-    """Build what has not been built, ask, and print the table. Returns the matrix's exit code, or
-    2 if all that was built is as expected and a tree could not be built.
+def cells(
+    paths: Sequence[Path], hosts: Sequence[str], timeline: Timeline
+) -> tuple[list[Cell], list[str]]:
+    """The cells of what was built, now if it was not before, and why the rest could not be.
 
     Raises KernelSpecError for a path that is no kernel tree.
     """
-    asked, broken = [], 0
-    timeline = Timeline(Progress(console, verbose=True))
+    asked: list[Cell] = []
+    broken = []
     for tree in [Tree.at(path) for path in paths]:
         try:
             built = trees.build(tree, timeline)
         except L2gateError as error:
-            console.print(f"{error.cause}\n  mend: {error.mend}", markup=False, soft_wrap=True)
-            broken += 1
+            broken.append(str(error))
             continue
-        asked += [_cell(tree, built, kinds.find(host).name) for host in hosts]
-    matrix = Matrix(asked, folder, jobs, console, name="eras")
-    code = matrix.run() if asked else 0
+        asked += [_cell(tree, built, host) for host in hosts]
+    return asked, broken
+
+
+def told(matrix: Matrix, code: int, broken: Sequence[str], console: Console) -> int:
+    """Print what the table does not say. Returns the exit code: the matrix's, or 2 if all that was
+    built is as expected and a tree could not be built."""
     for found in matrix.found:
         for lack in found.result.get("unasked", []):
-            text = f"{found.cell.label} on {found.cell.host}: {lack['table']}: {lack['cases']} "
-            console.print(f"{text}cases were not asked, they need {lack['lacks']}", markup=False)
+            text = f"{found.cell.label} on {found.cell.host}: {lack['cases']} cases of "
+            text += f"{lack['table']} were not asked, they need {lack['lacks']}"
+            console.print(text, markup=False, soft_wrap=True)
+    for why in broken:
+        console.print(why, markup=False, soft_wrap=True, style="bold red")
     return code or (BenchError.exit_code if broken else 0)
 
 

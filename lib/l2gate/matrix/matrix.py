@@ -15,18 +15,20 @@ from rich.console import Console
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
+from l2gate.durations import Durations
 from l2gate.errors import BenchError, L2gateError
 from l2gate.events import Timeline
+from l2gate.hosts import kinds
 from l2gate.images import cache, roots
 from l2gate.kernels.kernel import prepare
 from l2gate.kernels.spec import DebianSpec, parse
 from l2gate.matrix.cells import Cell, fingerprint
 from l2gate.matrix.outcome import Outcome
 from l2gate.matrix.schedule import Schedule, Work
-from l2gate.matrix.state import Durations, State
-from l2gate.plugins.known import places
-from l2gate.report.page import Page, Row
+from l2gate.matrix.state import State
+from l2gate.report.page import Row
 from l2gate.report.terminal import COLOURS
+from l2gate.settings import Settings
 
 #: Seconds that a cell takes where none has been measured; Bochs is the slower.
 _GUESS = {"emulated-intel": 120.0, "emulated-amd": 50.0}
@@ -71,10 +73,13 @@ class Matrix:
         folder: Path,
         jobs: int,
         console: Console,
+        settings: Settings,
         name: str = "matrix",
     ) -> None:
         self._cells, self._outcome = cells, Outcome(console, folder, name)
-        self._keys = {cell: f"{fingerprint(cell.kernel)}-{cell.host}" for cell in cells}
+        self._settings = settings
+        how = cache.digest(repr(settings))
+        self._keys = {cell: f"{fingerprint(cell.kernel)}-{how}-{cell.host}" for cell in cells}
         self._state = State(name, cache.digest(*self._keys.values()))
         self._durations = Durations(name)
         self._jobs = jobs or os.cpu_count() or 1
@@ -124,13 +129,17 @@ class Matrix:
         except L2gateError as error:
             self._conclude(Found(cell, Verdict.INFRA_ERROR, str(error), 0.0, {}))
             return None
-        argv = [sys.executable, "-m", "l2gate.cli", "run", "--host", cell.host]
+        argv = [sys.executable, "-m", "l2gate", "run", "--host", cell.host]
         argv += ["--kernel", cell.kernel, "--json", str(self._target(cell))]
         guess = self._durations.guess(cell.name, _GUESS.get(cell.host, 60.0))
-        return Work(cell.name, argv, self._target(cell).with_suffix(".log"), guess, _LIMIT)
+        settings = kinds.find(cell.host).only_used(self._settings)
+        return Work(cell.name, argv, self._log(cell), guess, _LIMIT, settings)
 
     def _target(self, cell: Cell) -> Path:
         return self._state.folder / f"run-{self._keys[cell]}.json"
+
+    def _log(self, cell: Cell) -> Path:
+        return self._target(cell).with_suffix(".log")
 
     def _started(self, work: Work) -> None:
         self._target(self._by_name[work.name]).unlink(missing_ok=True)
@@ -175,8 +184,7 @@ class Matrix:
             )
             self._outcome.say(f"seconds for each cell on {host} (mean): {told}")
         rows = [{**asdict(one), "as_expected": one.as_expected} for one in found]
-        page = Page("Kernel matrix", summary, [_row(one) for one in found])
-        self._outcome.publish("cells", rows, page)
+        self._outcome.publish("cells", rows, "Kernel matrix", summary, [_row(one) for one in found])
 
 
 def _line(found: Found) -> Text:
@@ -197,8 +205,7 @@ def _row(found: Found) -> Row:
         as_expected=found.as_expected,
         reason=found.said,
         seconds=found.seconds,
-        again=found.cell.again,
-        places=places(),
+        settings={"host": found.cell.host, "kernel": found.cell.kernel},
         result=found.result,
     )
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l2gate.errors import KernelSpecError
-from l2gate.kernels.spec import Patch, recipes
+from l2gate.kernels.patch import Patch
+from l2gate.kernels.spec import recipes
 
 _CAUGHT = re.compile(r"^(\w+\.\w+)(?:, on (VMX|SVM))? \((.+)\)$")
 #: The emulated host of each virtualization; SVM's is the faster.

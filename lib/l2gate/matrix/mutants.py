@@ -15,17 +15,20 @@ from rich.console import Console
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
+from l2gate.durations import Durations
 from l2gate.errors import BenchError
 from l2gate.events import Timeline
+from l2gate.hosts import kinds
 from l2gate.images import cache
-from l2gate.matrix.cells import asks_again, fingerprint
+from l2gate.matrix.cells import fingerprint
 from l2gate.matrix.matrix import fetch_kernel, mean_seconds
 from l2gate.matrix.mutant import Mutant
 from l2gate.matrix.outcome import Outcome
 from l2gate.matrix.schedule import Schedule, Work
-from l2gate.matrix.state import Durations, State
-from l2gate.plugins.known import known_tests, places
-from l2gate.report.page import Page, Row
+from l2gate.matrix.state import State
+from l2gate.plugins.known import known_tests
+from l2gate.report.page import Row
+from l2gate.settings import Settings
 
 #: Seconds of a mutant where none has been measured, with and without an L1.
 _GUESS = {True: 45.0, False: 20.0}
@@ -107,8 +110,14 @@ class Mutants:
     """One run over mutants, from their list to their table."""
 
     def __init__(
-        self, mutants: Sequence[Mutant], folder: Path, jobs: int, console: Console
+        self,
+        mutants: Sequence[Mutant],
+        folder: Path,
+        jobs: int,
+        console: Console,
+        settings: Settings,
     ) -> None:
+        self._settings = settings
         self._mutants, self._outcome = mutants, Outcome(console, folder, "mutants")
         keys = [fingerprint(mutant.spec) for mutant in mutants]
         self._state = State("mutants", cache.digest(*keys, *(m.path for m in mutants)))
@@ -163,7 +172,8 @@ class Mutants:
         argv += [str(mutant.path) for mutant in mutants]
         log = self._state.folder / f"shard-{host}-{number}.log"
         guess = sum(self._guess(mutant) for mutant in mutants)
-        return Work(f"{host} {number}", argv, log, guess, _LIMIT)
+        settings = kinds.find(host).only_used(self._settings)
+        return Work(f"{host} {number}", argv, log, guess, _LIMIT, settings)
 
     def _guess(self, mutant: Mutant) -> float:
         test = self._tests.get(mutant.test)
@@ -203,8 +213,7 @@ class Mutants:
         means = mean_seconds([one.seconds for one in told])
         self._outcome.say(f"\n{summary}\nseconds for each mutant (mean): {means}")
         rows = [{**asdict(one), "good": one.good} for one in told]
-        page = Page("Mutants", summary, [_row(one) for one in told])
-        self._outcome.publish("mutants", rows, page)
+        self._outcome.publish("mutants", rows, "Mutants", summary, [_row(one) for one in told])
 
 
 def _line(told: Told) -> Text:
@@ -226,8 +235,7 @@ def _row(told: Told) -> Row:
         as_expected=told.good,
         reason=f"{told.fate}: {told.reason}",
         seconds=told.total,
-        again=asks_again(mutant.host, mutant.spec),
-        places=places(),
+        settings={"host": mutant.host, "kernel": mutant.spec},
         result=told.result,
         about=mutant.about,
     )

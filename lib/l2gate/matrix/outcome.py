@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from l2gate.report.page import Page, write_page
+from l2gate.provenance import Provenance, here
+from l2gate.report.page import Page, Row, write_page
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Outcome:
     console: Console
     folder: Path
     name: str
+    began: Provenance = field(default_factory=here)
+    _start: float = field(default_factory=time.monotonic)
 
     def say(self, text: str, style: str = "") -> None:
         self.console.print(Text(text, style=style), soft_wrap=True)
@@ -30,10 +34,18 @@ class Outcome:
         for line in (Text(heads), *lines):
             self.console.print(line, soft_wrap=True)
 
-    def publish(self, what: str, rows: Sequence[dict[str, Any]], page: Page) -> None:
-        """``rows`` under the key ``what``, and the page."""
+    def publish(
+        self,
+        what: str,
+        rows: Sequence[dict[str, Any]],
+        title: str,
+        summary: str,
+        on_page: list[Row],
+    ) -> None:
+        """``rows`` under the key ``what`` of the JSON file, ``on_page`` on the page."""
         target = self.folder / f"{self.name}.json"
-        told = json.dumps({"schema_version": 1, what: rows}, indent=1, default=str)
-        target.write_text(told + "\n")
-        write_page(page, target.with_suffix(".html"))
+        provenance = replace(self.began, seconds=round(time.monotonic() - self._start, 1))
+        told = {"schema_version": 2, "provenance": asdict(provenance), what: rows}
+        target.write_text(json.dumps(told, indent=1, default=str) + "\n")
+        write_page(Page(title, summary, on_page, provenance), target.with_suffix(".html"))
         self.say(f"{target} and {target.with_suffix('.html')}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -10,18 +9,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from l2gate.process import start_logged
+from l2gate.process import end, start_logged
+from l2gate.settings import Settings, child_environment, resolve
 
 
 @dataclass(frozen=True)
 class Work:
-    """A process to run. ``guess`` is about how many seconds it takes, ``limit`` ends it."""
+    """A process to run. ``guess`` is about how many seconds it takes, ``limit`` ends it,
+    ``settings`` are the job's."""
 
     name: str
     argv: Sequence[str]
     log: Path
     guess: float
     limit: float
+    settings: Settings = field(default_factory=resolve)
 
 
 @dataclass
@@ -75,12 +77,14 @@ class Schedule:
 
     def _start(self, work: Work) -> None:
         self._started(work)
-        self._running.append(_Running(work, start_logged(work.argv, work.log, dict(os.environ))))
+        self._running.append(
+            _Running(work, start_logged(work.argv, work.log, child_environment(work.settings)))
+        )
 
     def _collect(self) -> None:
         for one in list(self._running):
             if one.process.poll() is None and one.seconds > one.work.limit:
-                _end(one.process)
+                end(one.process)
             if one.process.poll() is not None:
                 self._running.remove(one)
                 self._ended(one.work, one.process.returncode, one.seconds)
@@ -89,18 +93,8 @@ class Schedule:
         for one in self._running:
             one.process.send_signal(signal.SIGTERM)
         for one in self._running:
-            _end(one.process)
+            end(one.process)
         self._running.clear()
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """It ends what it has started at SIGTERM; that takes a moment."""
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(60)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _as_interrupt(*_: object) -> None:

@@ -23,6 +23,7 @@ from l2gate import settings as options
 from l2gate.bench import Bench
 from l2gate.errors import L2gateError
 from l2gate.events import Event, FileSink, Timeline
+from l2gate.guard import guarded
 from l2gate.job import Job
 from l2gate.kernels.kernel import prepare
 from l2gate.matrix.mutant import Mutant, read
@@ -156,8 +157,4 @@ def main(words: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except L2gateError as error:
-        print(error, file=sys.stderr)
-        sys.exit(error.exit_code)
+    sys.exit(guarded(lambda: main(sys.argv[1:])))

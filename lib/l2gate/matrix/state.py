@@ -1,6 +1,6 @@
 """What a matrix has found out so far, so that an interrupted one goes on where it stopped.
 
-A folder in the cache, named by the content of what was asked: other kernels, other patches or
+A folder below L2GATE_STATE, named by the content of what was asked: other kernels, other patches or
 another suite are another folder. It holds one JSON file for each finished piece of work.
 """
 
@@ -11,7 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from l2gate.settings import cache_dir
+from l2gate.settings import state_dir
 
 _FINISHED = "finished"
 
@@ -20,7 +20,7 @@ class State:
     """The folder of one matrix. One that had come to its end begins anew."""
 
     def __init__(self, kind: str, key: str) -> None:
-        self.folder = cache_dir() / kind / key
+        self.folder = state_dir() / kind / key
         if (self.folder / _FINISHED).exists():
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -45,24 +45,3 @@ class State:
     def finish(self) -> None:
         """The next matrix of the same kind begins anew."""
         (self.folder / _FINISHED).touch()
-
-
-class Durations:
-    """How long each piece of work took the last time, for what comes first and what remains."""
-
-    def __init__(self, kind: str) -> None:
-        self._path = cache_dir() / kind / "seconds.json"
-        try:
-            self._known: dict[str, float] = json.loads(self._path.read_text())
-        except (OSError, ValueError):
-            self._known = {}
-
-    def guess(self, name: str, otherwise: float) -> float:
-        return self._known.get(name, otherwise)
-
-    def note(self, name: str, seconds: float) -> None:
-        self._known[name] = round(seconds, 1)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        draft = self._path.with_suffix(".part")
-        draft.write_text(json.dumps(self._known, indent=1))
-        draft.replace(self._path)

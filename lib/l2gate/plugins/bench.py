@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import json
 import os
 import signal
@@ -9,17 +10,21 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from avocado.core.exit_codes import AVOCADO_TESTS_FAIL
 from avocado.core.plugin_interfaces import JobPost, JobPre
+from avocado.core.settings import settings
 
 from l2gate import settings as options
 from l2gate.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
-from l2gate.errors import L2gateError, MissingPrerequisite
-from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Timeline, read_timeline
+from l2gate.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
+from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Timeline
+from l2gate.guard import INTERRUPTED, told
+from l2gate.hosts import kinds
+from l2gate.job import concluded
 from l2gate.plugins.known import known_tests
-from l2gate.report.result import nothing_proven, sentence
+from l2gate.plugins.spawner import NAME as SPAWNER
+from l2gate.report.result import sentence
 from l2gate.scratch import Scratch
 
 
@@ -32,6 +37,10 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         self._scratch: Scratch | None = None
         self._timeline: Path | None = None
         self._keep = False
+        self._wanted: options.Settings | None = None
+        #: Whether `l2gate run` follows the job and tells what it came to.
+        self._followed = False
+        self._announced = False
 
     def pre(self, job: Any) -> None:
         if job.config.get("run.dry_run.enabled") or not _system_tests(job):
@@ -45,31 +54,38 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
             self._tear_down()
             os.environ[CANNOT_RUN_VARIABLE] = json.dumps([error.cause, error.mend])
         except L2gateError as error:
-            self._tear_down()
-            self._announce(error)
-            sys.exit(error.exit_code)
+            self._abort(error)
+        except Exception as error:  # Avocado would go on without a bench
+            self._abort(BenchError(*told(error)))
         except BaseException:
             self._tear_down()
             raise
 
+    def _abort(self, error: L2gateError) -> NoReturn:
+        self._tear_down()
+        self._announce(error)
+        sys.exit(error.exit_code)
+
     def post(self, job: Any) -> None:
-        if self._timeline is None:
+        if self._timeline is None or self._wanted is None:
             return
         self._tear_down()
-        events = read_timeline(self._timeline)
-        complaints = [event.text for event in events if event.kind == "complaint"]
-        if nothing_proven(events):
-            complaints.append("nothing was proven in this job")
-        for complaint in complaints:
-            print(f"l2gate: {complaint}", file=sys.stderr)
-        if complaints and not job.exitcode:
-            # Avocado has settled on its exit status before this: only this changes it.
-            sys.exit(AVOCADO_TESTS_FAIL)
+        result, code = concluded(self._timeline, Path(job.logdir), self._wanted.to_dict())
+        if code and not self._followed and not self._announced:
+            _say(f"{result.verdict}: {result.reason}", result.mend)
+        if job.interrupted_reason is not None and not self._followed:
+            sys.exit(INTERRUPTED)
+        if len(_system_tests(job)) == sum(len(suite.tests) for suite in job.test_suites):
+            # Avocado has settled on its own exit status before this: only this changes it.
+            sys.exit(code)
+        if code and not job.exitcode:
+            sys.exit(code)
 
     def _set_up(self, job: Any) -> None:
         logs = Path(job.logdir)
         self._timeline = logs / "timeline.jsonl"
         shared = os.environ.get(TIMELINE_VARIABLE)
+        self._followed = bool(shared)
         if shared:  # `l2gate run` follows it where it has put it
             self._timeline = Path(shared)
         os.environ[TIMELINE_VARIABLE] = str(self._timeline)
@@ -77,17 +93,24 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         wanted = options.resolve(
             _parameters(job.config), options.from_environment(), _section(job.config)
         )
+        self._wanted = wanted
         os.environ.update(options.to_environment(wanted))
+        for suite in job.test_suites:
+            # A user's own configuration of Avocado does not change what the tests rely on.
+            suite.config["run.spawner"] = SPAWNER
+            suite.config["run.max_parallel_tasks"] = 1
         planned = [sentence(uri) for uri in _system_tests(job)]
-        data = {"subject": "job", "folder": str(logs), "tests": planned}
-        data |= {"path": wanted.path, "case": wanted.case}
+        known = known_tests()
+        data: dict[str, Any] = {"subject": "job", "folder": str(logs), "tests": planned}
+        data |= {"path": wanted.path, "case": wanted.case, "l2": wanted.l2}
+        data["host"] = kinds.find(wanted.host).name
+        data["about"] = {name: known[name].about for name in planned if name in known}
         timeline.record(Event("controller", "fact", "job", data=data))
         if os.environ.get(BENCH_VARIABLE):
             return  # another process has booted the bench and will end it: `l2gate soak`
         self._keep = wanted.keep == "yes"
         self._scratch = Scratch("bench")
         folder = self._scratch.path
-        known = known_tests()
         # A test that is not known says itself what it lacks.
         l1 = any(name not in known or known[name].needs_l1 for name in planned)
         self._bench = Bench.up(wanted, folder, logs / "consoles", timeline, l1=l1)
@@ -111,12 +134,17 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
                 signal.signal(number, handler)
 
     def _announce(self, error: L2gateError) -> None:
-        print(f"l2gate: {error.cause}", file=sys.stderr)
-        if error.mend:
-            print(f"  mend: {error.mend}", file=sys.stderr)
+        self._announced = True
+        _say(error.cause, error.mend)
         if self._timeline:
             data = {"cause": error.cause, "mend": error.mend, "exit_code": error.exit_code}
             FileSink(self._timeline)(Event("controller", "error", error.cause, data=data))
+
+
+def _say(cause: str, hint: str) -> None:
+    print(f"l2gate: {cause}", file=sys.stderr)
+    if hint:
+        print(f"  mend: {hint}", file=sys.stderr)
 
 
 def _as_interrupt(*_: object) -> None:
@@ -145,5 +173,20 @@ def _parameters(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _section(config: Mapping[str, Any]) -> dict[str, str]:
-    keys = {option.name: f"{options.SECTION}.{option.name}" for option in options.OPTIONS}
-    return {name: str(config[key]) for name, key in keys.items() if config.get(key) is not None}
+    """What the section [l2gate] of Avocado's configuration says; an empty value of an option that
+    has no default says nothing. Raises UsageError for a key that is no option's."""
+    for path in settings.config_paths:
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.read(path)
+        for key in parser.options(options.SECTION) if options.SECTION in parser else ():
+            if key not in options.BY_NAME:
+                raise UsageError(
+                    f"{path}: [{options.SECTION}] has no setting {key}",
+                    options.nearest(key, options.BY_NAME),
+                )
+    keys = {option: f"{options.SECTION}.{option.name}" for option in options.OPTIONS}
+    return {
+        option.name: str(config[key])
+        for option, key in keys.items()
+        if config.get(key) is not None and not (config[key] == option.default == "")
+    }

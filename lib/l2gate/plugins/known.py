@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
-from l2gate.errors import KernelSpecError
+from l2gate.errors import KernelSpecError, UsageError
 from l2gate.job import TESTS
 from l2gate.plugins.systemtest import SystemTest
-from l2gate.settings import checkout
+from l2gate.settings import checkout, nearest
+
+_FOLDER = checkout() / TESTS
 
 
 @dataclass(frozen=True)
 class KnownTest:
-    """``reference`` is what Avocado takes."""
+    """``reference`` is what Avocado takes, ``says`` what the test says of itself; it may be
+    empty."""
 
     sentence: str
     reference: str
     contract: str
     needs_l1: bool
+    says: str
+
+    @property
+    def about(self) -> dict[str, str | bool]:
+        """For the timeline; ``place`` is seen from the checkout."""
+        place = self.reference.removeprefix(f"{checkout()}/")
+        told: dict[str, str | bool] = {"place": place, "says": self.says}
+        return told | {"contract": self.contract, "needs_l1": self.needs_l1}
 
 
 @cache
@@ -37,15 +51,67 @@ def known_tests() -> dict[str, KnownTest]:
                     if name.startswith("test"):
                         sentence = f"{kind.__name__}.{name}"
                         found[sentence] = KnownTest(
-                            sentence, f"{file}:{sentence}", method.contract, method.needs_l1
+                            sentence,
+                            f"{file}:{sentence}",
+                            method.contract,
+                            method.needs_l1,
+                            _says(method),
                         )
     return found
 
 
-def places() -> dict[str, str]:
-    """Where each test is, seen from the checkout."""
-    root = f"{checkout()}/"
-    return {test.sentence: test.reference.removeprefix(root) for test in known_tests().values()}
+def _says(method: object) -> str:
+    """The first paragraph of its docstring, in one line; Avocado's directives are no sentence."""
+    first = (inspect.getdoc(method) or "").partition("\n\n")[0]
+    return "" if first.startswith(":avocado:") else " ".join(first.split())
+
+
+def references(words: Sequence[str]) -> list[str]:
+    """What Avocado takes for the tests that ``words`` name: files of tests/injection with or
+    without `:Class` or `:Class.test_name`, or these alone. Nothing named: the folder.
+
+    Raises UsageError for a word that names no system test.
+    """
+    found: dict[str, None] = {}
+    for word in words:
+        found.update(dict.fromkeys(_references(word)))
+    return list(found) or [str(checkout() / TESTS)]
+
+
+def _references(word: str) -> list[str]:
+    is_path = ".py" in word or "/" in word or Path(word).is_dir()
+    file, colon, name = word.partition(":") if is_path else ("", "", word)
+    place = _place(file) if file else None
+    if place and not colon and place in (_FOLDER, _FOLDER.parent):
+        return [str(_FOLDER)]
+    chosen = [
+        test.reference
+        for test in known_tests().values()
+        if place in (None, Path(test.reference.rpartition(":")[0]))
+        and (not (name or colon) or name in (test.sentence, test.sentence.partition(".")[0]))
+    ]
+    if not chosen:
+        raise UsageError(f"{word} is no system test", _which(word, file, place, name))
+    return chosen
+
+
+def _place(file: str) -> Path:
+    """Seen from here, or else from the checkout."""
+    here = Path(file).expanduser()
+    return (here if here.exists() else checkout() / file).resolve()
+
+
+def _which(word: str, file: str, place: Path | None, name: str) -> str:
+    """A hint: the name that is most like what was asked for."""
+    if place and place.exists() and _FOLDER not in place.parents:
+        return f"system tests are the files of {TESTS} in the checkout; {file} is not one of them"
+    if place and place.exists():
+        inside = [t.sentence for t in known_tests().values() if f"{place}:" in t.reference]
+        return nearest(name, inside)
+    if file:
+        return nearest(word, [f"{TESTS}/{one.name}" for one in sorted(_FOLDER.glob("*.py"))])
+    classes = [sentence.partition(".")[0] for sentence in known_tests()]
+    return nearest(word, dict.fromkeys(classes if "." not in word else known_tests()))
 
 
 def test_named(sentence: str) -> KnownTest:

@@ -17,6 +17,7 @@ from l2gate.events import Event, timeline_from_environment
 from l2gate.injection.evidence import Evidence
 from l2gate.injection.session import Session, failure
 from l2gate.process import end_with
+from l2gate.report.result import THEN
 
 E = TypeVar("E", bound=Evidence)
 
@@ -122,9 +123,8 @@ class SystemTest(Test):  # type: ignore[misc]
         """A failing case seen before the error outweighs it; a crash explains it."""
         if session is None:
             return failure(error)
-        seen = session.verdict()
-        if seen.verdict is Verdict.FAIL:
-            return Judgement(Verdict.FAIL, f"{seen.reason}; then: {error}")
+        if session.judgements and (seen := session.verdict()).verdict is Verdict.FAIL:
+            return Judgement(Verdict.FAIL, f"{seen.reason}{THEN}{error}")
         try:
             session.check_consoles()
         except L2gateError as crash:

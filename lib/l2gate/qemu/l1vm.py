@@ -6,6 +6,7 @@ import contextlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from l2gate.console import Console, ConsolePump
 from l2gate.errors import GuestCrash, L2gateError
@@ -65,6 +66,12 @@ def command(files: GuestFiles, places: Places) -> list[str]:
     return words
 
 
+def _version(told: dict[str, Any]) -> str:
+    """QMP's query-version as one line (QEMU, qapi/control.json: VersionInfo)."""
+    number = ".".join(str(told["qemu"][part]) for part in ("major", "minor", "micro"))
+    return f"{number} ({told['package']})" if told["package"] else number
+
+
 class L1Vm:
     """L1's QEMU, from power-on to its end."""
 
@@ -77,6 +84,8 @@ class L1Vm:
         self._pump: ConsolePump | None = None
         self._wire: Remote | None = None
         self.pid = 0
+        #: Of L1's QEMU, once it has booted: `10.0.2 (Debian 1:10.0.2+ds-2)`.
+        self.version = ""
 
     def boot(self) -> Endpoint:
         """Start QEMU, wait until L1 is up, and return the way to its SSH server.
@@ -99,6 +108,7 @@ class L1Vm:
         self._attach_console()
         with Monitor.over(connection, self.helper, self.places.monitor, deadline) as monitor:
             port = forwarded_port(monitor.human("info usernet", deadline))
+            self.version = _version(monitor.execute("query-version", deadline))
         self.pid = int(connection.run(["cat", self.places.pid], deadline).stdout)
         self.console.wait_for("l2gate: ready", deadline, self._why_dead)
         return Endpoint("L1", "127.0.0.1", port, "root", str(key_file), server.public_line)

@@ -10,9 +10,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from l2gate.contract.choice import Words, is_control, telling, words_of
 from l2gate.contract.judge import Verdict
-from l2gate.injection.vectors import label, name
+from l2gate.injection.vectors import name
+from l2gate.provenance import Provenance
+from l2gate.report import again
+from l2gate.report.again import Again
+from l2gate.report.words import afterwards, what
 
 _TEMPLATE = "page.html.j2"
 #: Of a console that many lines are kept, its last ones.
@@ -24,8 +27,8 @@ _WORST = (Verdict.FAIL, Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE, Verdict.SKIP,
 
 @dataclass(frozen=True)
 class Row:
-    """One kernel on one host. ``result`` is the JSON of its run, ``again`` the line that asks all
-    of it again, ``places`` where each test is, as that line takes it."""
+    """One kernel on one host. ``result`` is the JSON of its run, ``settings`` name host and kernel
+    for the line that asks it again."""
 
     kernel: str
     host: str
@@ -34,8 +37,7 @@ class Row:
     as_expected: bool
     reason: str
     seconds: float
-    again: str
-    places: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str]
     result: dict[str, Any] = field(default_factory=dict)
     #: What a reader should know of that kernel, such as what is broken in it.
     about: str = ""
@@ -43,6 +45,30 @@ class Row:
     @property
     def contract(self) -> str:
         return str(self.result.get("contract", {}).get("name", "-"))
+
+    @property
+    def asked(self) -> dict[str, str]:
+        """All settings that the line which asks again has."""
+        return {**again.of_run(self.result), **self.settings}
+
+    @property
+    def again(self) -> str:
+        return again.run_line(self.asked)
+
+    @property
+    def places(self) -> dict[str, str]:
+        """Where each test is, seen from the checkout."""
+        return {
+            test["name"]: test["place"]
+            for test in self.result.get("tests", ())
+            if test.get("place")
+        }
+
+    @property
+    def digests(self) -> list[dict[str, str]]:
+        """Of the kernel's image and of its patches."""
+        told = self.result.get("provenance") or {}
+        return [one for one in (told.get("image"), *told.get("patches", ())) if one]
 
     @property
     def squares(self) -> list[Square]:
@@ -71,11 +97,12 @@ class Square:
 
 @dataclass(frozen=True)
 class Page:
-    """What the page shows."""
+    """What the page shows; ``provenance`` is of the whole."""
 
     title: str
     summary: str
     rows: Sequence[Row]
+    provenance: Provenance
 
 
 def write_page(page: Page, target: Path) -> None:
@@ -98,11 +125,11 @@ def squares(row: Row) -> list[Square]:
     for case in row.result.get("cases", ()):
         key = (case.get("path", "vcpu-events"), case["vector"])
         grouped.setdefault(key, []).append(case)
-    again = _Again(row)
-    return [_square(again, path, vector, grouped[path, vector]) for path, vector in sorted(grouped)]
+    lines = Again(row.asked, row.places, row.result.get("cases", ()))
+    return [_square(lines, path, vector, grouped[path, vector]) for path, vector in sorted(grouped)]
 
 
-def _square(again: _Again, path: str, vector: int, cases: list[dict[str, Any]]) -> Square:
+def _square(lines: Again, path: str, vector: int, cases: list[dict[str, Any]]) -> Square:
     verdict = next(v for v in _WORST if any(case["verdict"] == v for case in cases))
     cases = _most_telling(cases)
     passed = sum(case["verdict"] == Verdict.PASS for case in cases)
@@ -111,7 +138,7 @@ def _square(again: _Again, path: str, vector: int, cases: list[dict[str, Any]]) 
         vector,
         verdict.value,
         f"{passed} of {len(cases)} pass",
-        tuple(_told(case, again.line(case)) for case in cases[:_CASES_TOLD]),
+        tuple(_told(case, lines.line([case])) for case in cases[:_CASES_TOLD]),
         max(0, len(cases) - _CASES_TOLD),
     )
 
@@ -129,46 +156,19 @@ def _most_telling(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [case for *_, case in ranks]
 
 
-class _Again:
-    """The line that asks just one case of a row again, with its controls."""
-
-    def __init__(self, row: Row) -> None:
-        self._row = row
-        cases = row.result.get("cases", ())
-        self._words = [(str(case["test"]), words_of(case)) for case in cases]
-        self._rows: dict[tuple[str, str], list[Words]] = {}
-        for _, words in self._words:
-            self._rows.setdefault(_row_of(words), []).append(words)
-
-    def line(self, case: dict[str, Any]) -> str:
-        words = words_of(case)
-        tests = [str(case["test"])]
-        if "table" not in case and words["active"] == "L2":  # a table holds its controls itself
-            tests += [test for test, other in self._words if is_control(other, words)]
-        named = telling(words, self._rows[_row_of(words)])
-        places = [self._row.places[t] for t in dict.fromkeys(tests) if t in self._row.places]
-        return " ".join([self._row.again, f"--case '{named}'", *places])
-
-
-def _row_of(words: Words) -> tuple[str, str]:
-    """Cases that `--case` cannot confuse are in different ones."""
-    return words.get("table", ""), words.get("line", "")
-
-
-def _told(case: dict[str, Any], again: str) -> dict[str, Any]:
+def _told(case: dict[str, Any], line: str) -> dict[str, Any]:
     """What the page says of one case."""
     proof = case["proof"]
     keys = ("guest_mode", "how", "cr3", "rip", "marker", "unchanged", "changed", "exit")
-    life = proof.get("liveness") or {}
     return {
         "verdict": case["verdict"],
-        "what": _what(case),
+        "what": what(case),
         "reason": case["reason"],
         "seen": case["seen_errno"] or "accepted",
         "proof": {key: _plain(proof[key]) for key in keys if proof.get(key) not in (None, [])},
-        "alive": f"L1 {_went_on(life.get('l1'))}, L2 {_went_on(life.get('l2'))}",
+        "alive": afterwards(case),
         "deviations": case.get("deviations", []),
-        "again": again,
+        "again": line,
     }
 
 
@@ -179,19 +179,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {one}" for key, one in value.items())
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _went_on(alive: object) -> str:
-    return "went on" if alive else "did not go on"
-
-
-def _what(case: dict[str, Any]) -> str:
-    if "table" in case:
-        return f"{case['table']}.txt:{case['line']} {case['case']}: {case['asked']}"
-    asked = "" if case["injected"] else " injected=0"
-    times = f", {case['repeat']} times" if case["repeat"] > 1 else ""
-    what = label(case["vector"], case["error_code"])
-    return f"{case['test']}: {what}{asked} with {case['active_level']} active{times}"
 
 
 def consoles(result: dict[str, Any]) -> dict[str, str]:

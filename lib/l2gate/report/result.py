@@ -1,6 +1,6 @@
 """The result of a job, put together from its timeline and from what Avocado says of its tests.
 
-The JSON that `l2gate run --json FILE` writes is `Result` as it stands here, schema_version 1.
+The JSON that `l2gate run --json FILE` writes is `Result` as it stands here, schema_version 2.
 """
 
 from __future__ import annotations
@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import statistics
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from l2gate.contract.judge import Verdict
 from l2gate.errors import UsageError
 from l2gate.events import Event
 from l2gate.injection.vectors import EXCEPTIONS
+from l2gate.provenance import Provenance
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _Case = dict[str, Any]
 
@@ -36,11 +37,14 @@ USAGE_EXIT_CODE = UsageError.exit_code
 
 @dataclass(frozen=True)
 class TestResult:
-    """One system test: its sentence, its verdict and why."""
+    """One system test: its sentence, its verdict and why; where it is, seen from the checkout, and
+    what it says of itself (both may be empty)."""
 
     name: str
     verdict: str
     reason: str
+    place: str = ""
+    says: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,8 @@ class Result:
       case, teardown, total); phases that come once per test are summed, injection is the median of
       one injection with its proof, case is the mean of a table's cases: their batches' wall time
       divided by their number.
-    - ``tests``: each test's name, verdict, reason.
+    - ``tests``: each test's name, verdict, reason, place (seen from the checkout) and what it says
+      of itself.
     - ``cases``: one entry per injection: test, path, vector, error_code (null: none), injected,
       repeat, active_level, expected_errno and seen_errno (null: accepted), verdict, reason,
       seconds, and proof: guest_mode, how (L2 was shown to be active), cr3, rip, marker (R15),
@@ -76,6 +81,15 @@ class Result:
     - ``deliveries``: what became of an exception accepted while L1 was active: test, vector, wanted
       and seen signal (null: none).
     - ``logs``: the folder with consoles, timeline and test logs.
+    - ``settings``: those that were asked for. ``asked``: the tests as they were named (empty: all).
+    - ``error``: cause and mend of what broke the job (null: nothing did). ``complaints``: what L0's
+      kernel has said of a fault of its own.
+    - ``provenance`` (l2gate/provenance.py): started (ISO 8601, UTC), seconds, l2gate (number,
+      commit, changed), suite (SHA-256 of its files), controller (distribution, kernel, cpu, cpus,
+      python), emulator, l1_qemu, image and patches (file and SHA-256 of each).
+
+    Version 2 has added place and says of a test, asked, error, complaints and provenance, and of a
+    kernel image and patches; host's emulator is in the emulator's own words.
     """
 
     verdict: str
@@ -93,6 +107,10 @@ class Result:
     logs: str = ""
     schema_version: int = SCHEMA_VERSION
     settings: dict[str, Any] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    error: dict[str, str] | None = None
+    complaints: list[str] = field(default_factory=list)
+    provenance: Provenance | None = None
 
     def write(self, path: Path) -> None:
         """Whole or not at all."""
@@ -101,6 +119,8 @@ class Result:
         draft.replace(path)
 
 
+#: Stands between a test's failing cases and what broke it off after them.
+THEN = "; then: "
 #: Of the failed tests that many are named in the verdict.
 _NAMED = 3
 _RUN_ALL = "run all of tests/injection"
@@ -112,8 +132,11 @@ def assemble(
     settings: dict[str, Any],
     total_seconds: float,
     logs: str,
+    asked: Sequence[str] = (),
+    began: Provenance | None = None,
 ) -> Result:
-    """The result of a job.
+    """The result of a job. ``asked`` are the tests as they were named, ``began`` is what was known
+    of its provenance when it began.
 
     ``avocado`` is its results.json, None if it never came to that: a job that died half-way is
     an infra-error, whatever its tests had said until then (a failing case stays a failure).
@@ -123,12 +146,14 @@ def assemble(
     verdict, reason, mend = _overall(events, avocado, tests, cases)
     seconds = _seconds(events)
     seconds["total"] = round(total_seconds, 3)
+    host, kernel, error = fact(events, "host"), fact(events, "kernel"), _error(events)
+    l1_qemu = str(fact(events, "l1-qemu").get("version", ""))
     return Result(
         verdict=verdict.value,
         reason=reason,
         mend=mend,
-        host=fact(events, "host"),
-        kernel=fact(events, "kernel"),
+        host=host,
+        kernel=kernel,
         contract=fact(events, "contract"),
         seconds=seconds,
         tests=tests,
@@ -138,6 +163,12 @@ def assemble(
         unasked=[event.data for event in events if event.kind == "unasked"],
         logs=logs,
         settings=settings,
+        asked=list(asked),
+        error={name: str(error.get(name, "")) for name in ("cause", "mend")} if error else None,
+        complaints=[
+            event.data.get("said", event.text) for event in events if event.kind == "complaint"
+        ],
+        provenance=began and began.of_job(total_seconds, host, kernel, l1_qemu),
     )
 
 
@@ -385,7 +416,11 @@ def _tests(events: list[Event], avocado: dict[str, Any] | None) -> list[TestResu
     # Avocado leaves out what it never came to: an interrupted job would look green.
     for name in fact(events, "job").get("tests", []):
         own.setdefault(name, TestResult(name, Verdict.INFRA_ERROR.value, "it did not run"))
-    return list(own.values())
+    about = fact(events, "job").get("about", {})
+    return [
+        replace(test, **{key: about.get(name, {}).get(key, "") for key in ("place", "says")})
+        for name, test in own.items()
+    ]
 
 
 def sentence(name: str) -> str:

@@ -1,248 +1,318 @@
-"""What a person sees: the levels as they come up, each injection, the verdict and its proof."""
+"""What a person sees in the end: the verdict, and what it rests on."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
-from l2gate.events import Event
-from l2gate.injection.vectors import label, name
+from l2gate.contract.paths import ALL, COMMIT
+from l2gate.injection.vectors import EXCEPTIONS, name
+from l2gate.report import again
+from l2gate.report.findings import Finding, findings, hint_of
+from l2gate.report.progress import COLOURS, Progress
 from l2gate.report.result import Result
+from l2gate.report.words import (
+    afterwards,
+    deviation,
+    listed,
+    ranges,
+    stopped_by_design,
+)
 
-COLOURS = {
-    Verdict.PASS.value: "green",
-    Verdict.FAIL.value: "bold red",
-    Verdict.SKIP.value: "yellow",
-    Verdict.INFRA_ERROR.value: "bold magenta",
-    Verdict.INCONCLUSIVE.value: "bold yellow",
-}
-_MOST_FAILURES = 12
+__all__ = ["COLOURS", "Progress", "show"]
 
-
-class Progress:
-    """A line for each step as it ends, and for each injection; everything with ``verbose``."""
-
-    def __init__(self, console: Console, verbose: bool) -> None:
-        self._console, self._verbose = console, verbose
-
-    def __call__(self, event: Event) -> None:
-        if event.kind == "case":
-            self._case(event)
-        elif event.kind == "fact":
-            self._fact(event)
-        elif event.kind == "begin" and (self._verbose or event.data.get("phase") in _SHOWN):
-            self._line(event.level, f"{event.text} ...")
-        elif event.kind == "end" and event.data.get("phase") in _SHOWN:
-            state = "failed" if event.data.get("failed") else "done"
-            self._line(event.level, f"{event.text}: {state}, {event.seconds:.1f} s")
-        elif event.kind == "verdict":
-            colour = COLOURS[event.data["verdict"]]
-            self._line("test", f"{event.data['test']}: {event.data['verdict']}", colour)
-        elif event.kind == "note" and event.data.get("shown"):
-            self._line(event.level, event.text)
-        elif event.kind == "complaint":
-            self._line(event.level, event.text, "bold red")
-        elif event.kind == "error":
-            self._line("error", event.text, "bold red")
-
-    def _fact(self, event: Event) -> None:
-        data = event.data
-        if data["subject"] == "host":
-            text = f"{data['kvm_module']} nested={data['nested']}, {data['cpu_model']}"
-            self._line("L0", f"{data['release']} is up: {text}")
-        elif data["subject"] == "contract":
-            self._line("L0", f"contract: {data['name']} ({data['why']})")
-
-    def _case(self, event: Event) -> None:
-        case = event.data
-        if "table" in case:
-            self._table_case(case)
-            return
-        times = f" {case['repeat']} times" if case["repeat"] > 1 else ""
-        asked = "" if case["injected"] else " injected=0"
-        what = f"{label(case['vector'], case['error_code'])}{asked}{times}"
-        saw = case["seen_errno"] or "accepted"
-        self._line(
-            f"{case['active_level']} active",
-            f"inject {what}: {saw}, {case['verdict']}",
-            COLOURS[case["verdict"]],
-        )
-
-    def _table_case(self, case: dict[str, Any]) -> None:
-        """Tables have hundreds of cases: only those that do not pass are shown."""
-        if self._verbose or case["verdict"] != Verdict.PASS:
-            place = f"{case['table']}.txt:{case['line']} {case['case']}"
-            text = f"{place}: {case['asked']}: {case['verdict']}, {case['reason']}"
-            self._line(f"{case['active_level']} active", text, COLOURS[case["verdict"]])
-
-    def _line(self, level: str, text: str, style: str = "") -> None:
-        self._console.print(Text(f"{level:>10}  ") + Text(text, style=style), soft_wrap=True)
+#: That many are told in full.
+_MOST_FINDINGS = 8
+_INDENT = " " * 10
 
 
-_SHOWN = {"prepare", "host", "l1", "cases", "teardown"}
+def show(console: Console, result: Result, *, quiet: bool = False) -> None:
+    """The verdict, and what it rests on; with ``quiet`` only what is wrong and the verdict."""
+    report = _Report(console, result)
+    if not quiet:
+        report.evidence()
+    report.wrong()
+    if not quiet:
+        report.ground()
+    report.verdict()
 
 
-def show(console: Console, result: Result) -> None:
-    """The verdict, and what it rests on."""
-    console.print()
-    if result.verdict == Verdict.PASS:
-        _show_proof(console, result)
-        _show_tables(console, result)
-    if result.verdict == Verdict.FAIL:
-        _show_failures(console, result)
-    _show_paths(console, result)
-    _show_beside(console, result)
-    if result.contract:
-        contract = result.contract
-        console.print(
-            f"contract  {contract['name']}: {contract['why']}; decided by {contract['commit']}",
-            soft_wrap=True, markup=False, highlight=False,
-        )  # fmt: skip
-    if result.host:
-        machine = result.host["emulator"] or result.host["cpu_model"]
-        console.print(
-            f"host      {result.host['spec']} ({machine}), "
-            f"{result.host['virtualization']}, {result.host['kvm_module']} "
-            f"nested={result.host['nested']}",
-            soft_wrap=True, markup=False, highlight=False,
-        )  # fmt: skip
-    if result.kernel:
-        console.print(
-            f"kernel    {result.kernel['spec']}: {result.kernel['release']}, "
-            f"{result.kernel['description']}",
-            soft_wrap=True, markup=False, highlight=False,
-        )  # fmt: skip
-    phases = ", ".join(f"{phase} {_short(seconds)}" for phase, seconds in result.seconds.items())
-    for line in (f"seconds   {phases}", f"logs      {result.logs}"):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-    verdict = Text("verdict   ") + Text(result.verdict.upper(), style=COLOURS[result.verdict])
-    console.print(verdict + Text(f": {result.reason}"), soft_wrap=True)
-    if result.mend:
-        console.print(f"mend      {result.mend}", soft_wrap=True, markup=False)
+class _Report:
+    def __init__(self, console: Console, result: Result) -> None:
+        self._console, self._result = console, result
+        self._findings = findings(result) if result.verdict != Verdict.PASS else []
+
+    def evidence(self) -> None:
+        """What a green verdict rests on, and by which ways it was asked."""
+        self._say("")
+        if self._result.verdict == Verdict.PASS:
+            self._rows(_vector_rows(self._result))
+            self._rows(_table_rows(self._result))
+            self._rows(_qemu_rows(self._result))
+        self._rows(_path_rows(self._result))
+        for line in _notes(self._result):
+            self._say(line)
+
+    def wrong(self) -> None:
+        """Each failure once, the worst first."""
+        for finding in self._findings[:_MOST_FINDINGS]:
+            self._finding(finding)
+        if len(self._findings) > _MOST_FINDINGS:
+            self._say(f"{_INDENT}and {len(self._findings) - _MOST_FINDINGS} more; --json has all\n")
+
+    def _finding(self, finding: Finding) -> None:
+        head = finding.verdict.upper()
+        for index, (what, text) in enumerate(finding.lines):
+            mark = Text(f"{head if not index else '':<13} ", style=COLOURS[finding.verdict])
+            self._print(mark + Text(f"{what:<7} {text}"))
+        self._say("")
+
+    def ground(self) -> None:
+        """Contract, host, kernel, and where the result comes from."""
+        for line in _ground(self._result):
+            self._say(line)
+
+    def verdict(self) -> None:
+        result = self._result
+        reason, hint = hint_of(result.reason)
+        if result.verdict in (Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE) and self._findings:
+            reason, hint = result.error["cause"] if result.error else self._summary(), ""
+        head = Text(f"{'verdict':<10}")
+        head += Text(result.verdict.upper(), style=COLOURS[result.verdict])
+        self._print(head + Text(f": {reason}"))
+        if mend := result.mend or hint:
+            self._say(f"{'mend':<10}{mend}")
+        if result.error or not self._findings:
+            self._again()
+
+    def _again(self) -> None:
+        """The line for a verdict that no test alone stands for."""
+        result = self._result
+        settings = again.of_run(asdict(result))
+        if result.verdict == Verdict.INFRA_ERROR:
+            self._say(f"{'again':<10}{again.run_line(settings, result.asked)}")
+        elif result.verdict == Verdict.INCONCLUSIVE:  # what was left out may be what is lacking
+            settings |= {"case": "", "path": ALL}
+            self._say(f"{'again':<10}{again.run_line(settings)}")
+
+    def _summary(self) -> str:
+        tests = Counter(test.verdict for test in self._result.tests)
+        such = tests[self._result.verdict]
+        means = "the bench broke, not the kernel"
+        if self._result.verdict == Verdict.INCONCLUSIVE:
+            means = "nothing is said of the kernel"
+        return f"{such} of {len(self._result.tests)} tests, see above: {means}"
+
+    def _rows(self, rows: list[str]) -> None:
+        for row in rows:
+            self._say(row)
+        if rows:
+            self._say("")
+
+    def _say(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+    def _print(self, text: Text) -> None:
+        self._console.print(text, soft_wrap=True)
 
 
-def _short(seconds: float) -> str:
-    return f"{seconds:.4f}" if seconds < 0.05 else f"{seconds:.1f}"
+# --- what a green verdict rests on ----------------------------------------------------------------
+
+_ROW = "{:<34} {:<7} {:<10} {:<32} {:<10} {:<20} {:<10} {}"
 
 
-_ROW = "{:<8} {:<8} {:>5}  {:<24} {:<10} {:<18} {:<10} {}"
-
-
-def _show_proof(console: Console, result: Result) -> None:
-    """One row per vector: how it was refused while L2 was active, and by what that is known."""
-    grouped = _by_vector(result)
+def _vector_rows(result: Result) -> list[str]:
+    """How vectors were refused while L2 was active, and by what that is known: one row for all
+    that went alike."""
+    grouped: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for case in result.cases:
+        refusal = case["active_level"] == "L2" and case["expected_errno"]
+        if refusal and "table" not in case and "qemu" not in case:
+            grouped[case["vector"]].append(case)
     if not grouped:
-        return
-    heads = ("vector", "errno", "tries", "L2 active by", "CR3", "RIP", "state", "afterwards")
-    rows = [_ROW.format(*heads)]
+        return []
+    alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
     for vector, cases in sorted(grouped.items()):
-        proofs = [case["proof"] for case in cases]
-        alive = all(p["liveness"]["l1"] and p["liveness"]["l2"] for p in proofs)
-        rows.append(
-            _ROW.format(
-                f"{vector:<3}{name(vector) if not name(vector).startswith('vector') else ''}",
-                ", ".join(sorted({str(case["seen_errno"]) for case in cases})),
-                sum(case["repeat"] for case in cases),
-                _active_by(proofs[0]["how"]),
-                proofs[0]["cr3"],
-                proofs[0]["rip"],
-                "unchanged" if all(p["unchanged"] for p in proofs) else "CHANGED",
-                "L1 and L2 alive" if alive else "NOT ALIVE",
-            )
-        )
-    for row in rows:
-        console.print(row, soft_wrap=True, markup=False)
-    console.print()
+        alike[(vector in EXCEPTIONS, *_cells(cases))].append(vector)
+    heads = ("refused while L2 was active", "with", "tries each", "known to be active by",
+             "its CR3", "its RIP", "vCPU state", "afterwards")  # fmt: skip
+    rows = [_ROW.format(*heads)]
+    for (exception, errno, *cells), numbers in alike.items():
+        tries = sorted({sum(case["repeat"] for case in grouped[number]) for number in numbers})
+        times = "-".join(str(one) for one in dict.fromkeys((tries[0], tries[-1])))
+        rows.append(_ROW.format(_vectors(numbers, exception), errno, times, *map(str, cells)))
+    if any(vector not in EXCEPTIONS for vector in grouped):
+        rows.append("Vector 2 (NMI) and those above 31 are no exceptions: KVM refuses them always.")
+    if any(_MARKS in row for row in rows):
+        rows.append("Marks: CR3, RIP and R15 at that ioctl are those that only this L2 has.")
+    return rows
+
+
+def _vectors(numbers: list[int], exception: bool) -> str:
+    if len(numbers) == 1:
+        own = name(numbers[0])
+        return f"vector {numbers[0]}" + ("" if own.startswith("vector") else f" {own}")
+    what = "exceptions" if exception else "others"
+    return f"{len(numbers)} {what}: {ranges(numbers)}"
+
+
+def _cells(cases: list[dict[str, Any]]) -> tuple[Any, ...]:
+    proofs = [case["proof"] for case in cases]
+    return (
+        ", ".join(sorted({str(case["seen_errno"]) for case in cases})),
+        _active_by(proofs[0]["how"]),
+        _some(proof["cr3"] for proof in proofs),
+        _some(proof["rip"] for proof in proofs),
+        "unchanged" if all(proof["unchanged"] for proof in proofs) else "CHANGED",
+        listed(afterwards(case) for case in cases),
+    )
+
+
+def _some(values: Iterable[str]) -> str:
+    found = list(dict.fromkeys(values))
+    return found[0] if len(found) == 1 else f"{found[0]}, others"
 
 
 def _active_by(how: str) -> str:
     kind = "VMX" if "(VMX)" in how else "SVM" if "(SVM)" in how else ""
-    return f"{kind} nested state, marks" if "marked" in how else f"{kind} nested state"
+    if not kind:
+        return "its registers' marks"
+    said = f"KVM_GET_NESTED_STATE ({kind})"
+    return f"{said}{_MARKS}" if "marked" in how else said
 
 
-def _by_vector(result: Result) -> dict[int, list[dict[str, Any]]]:
-    grouped: dict[int, list[dict[str, Any]]] = defaultdict(list)
-    for case in result.cases:
-        if case["active_level"] == "L2" and case["expected_errno"] and "table" not in case:
-            grouped[case["vector"]].append(case)
-    return grouped
+_MARKS = ", marks"
 
 
-_TABLE_ROW = "{:<26} {:>6} {:>10} {:>11} {:>8} {:>7}  {}"
+_TABLE_ROW = "{:<26} {:>6} {:>10} {:>11} {:>8} {:>8}"
 
 
-def _show_tables(console: Console, result: Result) -> None:
+def _table_rows(result: Result) -> list[str]:
     """One row per case table: how many cases, and who got what userspace sent."""
     grouped: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for case in result.cases:
         if "table" in case:
             grouped[case["table"]].append(case)
     if not grouped:
-        return
-    heads = ("table", "cases", "L2 active", "L2-handler", "L1-exit", "nobody", "known deviations")
-    rows = [_TABLE_ROW.format(*heads)]
+        return []
+    rows = ["Cases of tables, and who got the exception in those with L2 active: its own handler,"]
+    rows.append("L1 by a VM-exit, or nobody (refused, or taken back before the vCPU ran).")
+    heads = ("table", "cases", "L2 active", "L2 handler", "L1 exit", "nobody")
+    rows.append(_TABLE_ROW.format(*heads))
     for table, cases in grouped.items():
         in_l2 = [case for case in cases if case["active_level"] == "L2"]
         who = Counter(case["who"] for case in in_l2)
-        known = Counter(f"{c['case']}: {text}" for c in cases for text in c["deviations"])
         counts = (len(cases), len(in_l2), who["L2-handler"], who["L1-exit"], who["nobody"])
-        rows.append(_TABLE_ROW.format(table, *counts, "; ".join(known) or "none"))
-    for row in rows:
-        console.print(row, soft_wrap=True, markup=False)
-    console.print()
+        rows.append(_TABLE_ROW.format(table, *counts))
+    return rows
 
 
-_PATH_ROW = "{:<12} {:<52} {:<8} {:>6} {:>10} {:>8}"
+def _qemu_rows(result: Result) -> list[str]:
+    """What QEMU was made to inject by itself, and what became of it."""
+    rows = []
+    for case in result.cases:
+        if "qemu" in case:
+            by = f"{case['path']} {name(case['vector'])}"
+            rows.append(f"{by:<26} {case['active_level']} active  {case['reason']}")
+            if stopped_by_design(case):
+                rows.append(f"{'':<37}(QEMU 10 stops its VM, here L1, by design when that happens)")
+    return ["Injected by L0's QEMU itself, into L1's vCPU:", *rows] if rows else []
 
 
-def _show_paths(console: Console, result: Result) -> None:
+_PATH_ROW = "{:<12} {:<52} {:<22} {:>6} {:>10} {:>8}"
+
+
+def _path_rows(result: Result) -> list[str]:
     """One row per way of injecting: whether the commit's check covers it, and its cases."""
-    if not result.cases:
-        return
-    heads = ("path", "how", "covered", "cases", "L2 active", "passing")
+    used = [path for path in result.paths if path["chosen"] and path["cases"]]
+    if not used:
+        return []
+    heads = ("path", "how", f"covered by {COMMIT}", "cases", "L2 active", "passing")
     rows = [_PATH_ROW.format(*heads)]
-    for path in result.paths:
-        if path["chosen"]:
-            counts = (path["cases"], path["l2_active"], path["passing"])
-            said = "yes" if path["covered"] else "no"
-            rows.append(_PATH_ROW.format(path["name"], path["how"], said, *counts))
-    for row in rows:
-        console.print(row, soft_wrap=True, markup=False)
-    console.print()
+    for path in used:
+        counts = (path["cases"], path["l2_active"], path["passing"])
+        said = "yes" if path["covered"] else "no, it never was"
+        rows.append(_PATH_ROW.format(path["name"], path["how"], said, *counts))
+    return rows
 
 
-def _show_beside(console: Console, result: Result) -> None:
-    """What decides nothing: findings, each with its row, and what could not be asked."""
+def _notes(result: Result) -> list[str]:
+    """Known deviations, and what was skipped and why: each once."""
+    known = Counter(
+        f"{case['table']}.txt:{case['line']} {case['case']}: "
+        f"{deviation(text, case['active_level'])}"
+        for case in result.cases
+        for text in case.get("deviations", ())
+    )
+    lines = [
+        f"known     a defect that the table's header names: {text} ({count} case{'s'[: count > 1]})"
+        for text, count in known.items()
+    ]
+    skipped = [test for test in result.tests if test.verdict == Verdict.SKIP]
+    if result.verdict != Verdict.SKIP:
+        whys: dict[str, list[str]] = defaultdict(list)
+        for test in skipped:
+            whys[hint_of(test.reason)[0]].append(test.name)
+        for why, names in whys.items():
+            what = names[0] if len(names) == 1 else f"{len(names)} tests"
+            lines.append(f"skipped   {what}: {why}")
+    lines += [f"FINDING   {place}: {text}" for place, text in _found(result)]
+    lines += [
+        f"not asked {lack['cases']} cases of {lack['table']}, which need {lack['lacks']}"
+        for lack in result.unasked
+    ]
+    return [*lines, ""] if lines else []
+
+
+def _found(result: Result) -> Iterator[tuple[str, str]]:
+    """What is neither known of the kernel's era nor was promised by it: it decides nothing."""
     for case in result.cases:
         if case.get("finding"):
-            row = f"{case['path']} {label(case['vector'], case['error_code'])}"
+            place = f"{case['path']} {name(case['vector'])}"
             if "table" in case:
-                row = f"{case['table']}.txt:{case['line']} {case['case']}: {case['asked']}"
-            text = Text("FINDING   ", style="bold yellow") + Text(f"{row}: {case['finding']}")
-            console.print(text, soft_wrap=True)
-    for lack in result.unasked:
-        text = Text(f"not asked {lack['table']}: {lack['cases']} cases need {lack['lacks']}")
-        console.print(text, soft_wrap=True)
+                place = f"{case['table']}.txt:{case['line']} {case['case']}: {case['asked']}"
+            yield place, case["finding"]
 
 
-def _show_failures(console: Console, result: Result) -> None:
-    """Cases that fail for the same reason in one line."""
-    grouped: dict[tuple[str, str, str], list[str]] = defaultdict(list)
-    for case in result.cases:
-        if case["verdict"] == Verdict.FAIL:
-            row = f"{case['table']}.txt:{case['line']} " if "table" in case else ""
-            key = (case["test"], case["active_level"], f"{row}{case['reason']}")
-            grouped[key].append(label(case["vector"], case["error_code"]))
-    for (test, level, reason), names in list(grouped.items())[:_MOST_FAILURES]:
-        text = f"{test}: with {level} active, {reason}: {', '.join(dict.fromkeys(names))}"
-        console.print(Text("FAIL      ", style="bold red") + Text(text), soft_wrap=True)
-    if len(grouped) > _MOST_FAILURES:
-        console.print(f"          and {len(grouped) - _MOST_FAILURES} more; see --json")
-    for test_result in result.tests:
-        if test_result.verdict == Verdict.FAIL:
-            text = f"{test_result.name}: {test_result.reason}"
-            console.print(Text("FAIL      ", style="bold red") + Text(text), soft_wrap=True)
+# --- what was asked -------------------------------------------------------------------------------
+
+#: Of the seconds, those that are one after another.
+_PHASES = {"prepare": "kernel and images", "host": "L0 boots", "l1": "L1 boots", "tests": "tests",
+           "teardown": "L1 and L0 end"}  # fmt: skip
+
+
+def _ground(result: Result) -> list[str]:
+    lines = []
+    if result.contract:
+        contract = result.contract
+        lines.append(
+            f"contract  {contract['name']}: {contract['why']}; decided by {contract['commit']}"
+        )
+    if result.host:
+        host = result.host
+        machine = host["emulator"] or host["cpu_model"]
+        l1 = result.provenance.l1_qemu if result.provenance else ""
+        lines.append(
+            f"host      {host['spec']} ({machine}), {host['virtualization']}, "
+            f"{host['kvm_module']} nested={host['nested']}" + (f"; L1 in QEMU {l1}" if l1 else "")
+        )
+    if result.kernel:
+        kernel = result.kernel
+        lines.append(f"kernel    {kernel['spec']}: {kernel['release']}, {kernel['description']}")
+    spent = [
+        f"{what} {result.seconds[phase]:.1f}"
+        for phase, what in _PHASES.items()
+        if phase in result.seconds
+    ]
+    total = result.seconds.get("total", 0.0)
+    lines.append(f"seconds   {', '.join([*spent, f'in all {total:.1f}'])}")
+    if result.provenance:
+        asked, where = result.provenance.lines()
+        lines += [f"asked     {asked}", f"from      {where}"]
+    return [*lines, f"logs      {result.logs}"]

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import getpass
 import hashlib
+import re
 import shlex
 import socket
 from collections.abc import Callable
@@ -50,7 +51,8 @@ class Name:
             raise UsageError(f"{spec}: {error}", "use ssh://[user@]name[:port]") from None
         host = parts.netloc.rpartition("@")[2]
         host = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.split(":")[0]
-        if not host or host.startswith("-") or parts.path.strip("/") or parts.password:
+        odd = not host.isprintable() or any(c in " \t'\"`$;&|<>(){}\\" for c in parts.netloc)
+        if not host or host.startswith("-") or odd or parts.path.strip("/") or parts.password:
             raise UsageError(f"{spec} names no machine", "use ssh://[user@]name[:port]")
         return cls(host, parts.username or "", port, config)
 
@@ -101,19 +103,36 @@ def resolve(name: Name) -> Target:
         value = said.get(key, [default])[0]
         return "" if value == "none" else value
 
-    files = one("userknownhostsfile").split() + one("globalknownhostsfile").split()
+    address, port = one("hostname", name.host), int(one("port", "22"))
+    user = one("user", getpass.getuser())
+
+    keys = [_expand(key, name, address, port, user) for key in said.get("identityfile", [])]
+    known = [*_files(one("userknownhostsfile")), *_files(one("globalknownhostsfile"))]
     return Target(
         name=name,
-        address=one("hostname", name.host),
-        port=int(one("port", "22")),
-        user=one("user", getpass.getuser()),
-        keys=_existing(said.get("identityfile", [])),
-        known_hosts=_existing(files),
+        address=address,
+        port=port,
+        user=user,
+        keys=_existing(keys),
+        known_hosts=_existing(known),
         alias=one("hostkeyalias"),
         jumps=tuple(filter(None, one("proxyjump").split(","))),
         proxy_command=one("proxycommand"),
         others=one("identitiesonly", "no") != "yes",
     )
+
+
+def _files(line: str) -> list[str]:
+    """The names in ``line``, in which `ssh -G` quotes nothing: of words that together name a file
+    that exists, one name is made."""
+    words, names = line.split(" "), []
+    while words:
+        ends = range(len(words), 0, -1)
+        whole = (end for end in ends if Path(" ".join(words[:end])).expanduser().is_file())
+        end = next(whole, 1)
+        names.append(" ".join(words[:end]))
+        words = words[end:]
+    return names
 
 
 def _existing(names: list[str]) -> tuple[str, ...]:
@@ -179,16 +198,16 @@ def _plain(target: Target, deadline: Deadline) -> socket.socket:
 
 
 def _expanded(target: Target) -> str:
-    """The ProxyCommand with its tokens (ssh_config(5), TOKENS) replaced."""
+    return _expand(target.proxy_command, target.name, target.address, target.port, target.user)
+
+
+def _expand(text: str, name: Name, address: str, port: int, user: str) -> str:
+    """``text`` with its tokens (ssh_config(5), TOKENS) replaced; `ssh -G` leaves some."""
     tokens = {
-        "%h": target.address, "%p": str(target.port), "%r": target.user, "%n": target.name.host,
-        "%%": "%",
+        "%h": address, "%p": str(port), "%r": user, "%n": name.host, "%%": "%",
+        "%d": str(Path.home()), "%u": getpass.getuser(),
     }  # fmt: skip
-    text, out = target.proxy_command, ""
-    while text:
-        out += tokens.get(text[:2], text[0])
-        text = text[2:] if text[:2] in tokens else text[1:]
-    return out
+    return re.sub("%.", lambda token: tokens.get(token[0], token[0]), text)
 
 
 def _login(

@@ -10,7 +10,16 @@ from pathlib import Path
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError
 from l2gate.hosts.emulated import ramboot
-from l2gate.hosts.emulated.bochsprogram import IPS, MODEL, Bochs, Terminal, common, panics, start
+from l2gate.hosts.emulated.bochsprogram import (
+    IPS,
+    MODEL,
+    Bochs,
+    Terminal,
+    common,
+    panics,
+    quoted,
+    start,
+)
 from l2gate.hosts.emulated.machine import EmulatedHost
 from l2gate.settings import Settings
 
@@ -56,16 +65,17 @@ class BochsHost(EmulatedHost):
         lines = [
             *common(bochs, self.emulator_log, self._console.log),
             f"memory: host={_MEGABYTES}, guest={_MEGABYTES}, block_size={ramboot.BLOCK >> 10}",
-            f"optramimage1: file={memory}, address=0",
+            f"optramimage1: file={quoted(memory)}, address=0",
             f"cpu: model={MODEL}, ips={IPS}",
             "pci: enabled=1, chipset=i440fx, slot1=e1000",
-            f"e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=slirp, script={network}",
+            f"e1000: enabled=1, mac=52:54:00:12:34:56, ethmod=slirp, script={quoted(network)}",
             "boot: disk",
         ]
         # Both on one channel: Linux takes its time to look at each.
         lines.append("ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14")
         for place, file in (("master", self.image), ("slave", self.seed)):
-            lines.append(f"ata0-{place}: type=disk, mode=flat, path={self._disk(place, file)}")
+            link = quoted(self._disk(place, file))
+            lines.append(f"ata0-{place}: type=disk, mode=flat, path={link}")
         return "\n".join(lines) + "\n"
 
     def _disk(self, name: str, file: Path) -> Path:

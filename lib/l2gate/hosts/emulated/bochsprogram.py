@@ -186,20 +186,26 @@ def start(bochs: Bochs, config: Path, terminal: Terminal) -> subprocess.Popen[by
 
 def common(bochs: Bochs, log: Path, console: Path) -> list[str]:
     """The lines of every configuration: display, ROMs, log, serial port."""
+    bios = bochs.root / "usr/share/bochs/BIOS-bochs-latest"
     return [
         "plugin_ctrl: unmapped=1, biosdev=1, speaker=0, extfpuirq=1, parallel=0, serial=1, "
         "gameport=0, iodebug=0, e1000=1",
         "config_interface: textconfig",
         "display_library: term",
         "vga: update_freq=1",
-        f"romimage: file={bochs.root}/usr/share/bochs/BIOS-bochs-latest, options=fastboot",
-        f"vgaromimage: file={rom()}",
+        f"romimage: file={quoted(bios)}, options=fastboot",
+        f"vgaromimage: file={quoted(rom())}",
         "clock: sync=none, time0=utc",
-        f"log: {log}",
+        f"log: {quoted(log)}",
         "panic: action=fatal",
         "error: action=ignore",
-        f"com1: enabled=1, mode=file, dev={console}",
+        f"com1: enabled=1, mode=file, dev={quoted(console)}",
     ]
+
+
+def quoted(path: Path) -> str:
+    """``path`` as a configuration takes it: elsewhere blanks are dropped and commas separate."""
+    return f'"{path}"'
 
 
 def panics(log: Path) -> list[str]:

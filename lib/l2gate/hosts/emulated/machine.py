@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
@@ -11,11 +12,11 @@ from typing import ClassVar
 
 from l2gate.console import Console
 from l2gate.deadline import Budget, Deadline
-from l2gate.errors import BenchError
+from l2gate.errors import BenchError, KernelSpecError
 from l2gate.hosts.host import GuestFiles, Host, Place
 from l2gate.images import cache, initramfs, userland
 from l2gate.images.userland import BUILT_IN, LINUX
-from l2gate.kernels.kernel import KernelUnderTest
+from l2gate.kernels.kernel import KernelUnderTest, closure, unconfigured, untold
 from l2gate.wires.keys import KeyPair, write_seed
 from l2gate.wires.ssh import Endpoint, SshConnection
 
@@ -26,14 +27,38 @@ HELPER = "/run/l2gate/helper"
 #: Both emulators offer exactly these, so that one image serves both.
 L0_MODULES = ("ata_piix", "sd_mod", "e1000", "squashfs")
 
-#: Where sysfs shows that their drivers are there, as modules or built in.
-_L0_DRIVERS = ("pci/drivers/ata_piix", "scsi/drivers/sd", "pci/drivers/e1000")
+#: All that must be there, of the vendors' modules one.
+_NEEDED = (*L0_MODULES, "kvm", "kvm_intel", "kvm_amd")
 
-_INITRD_RECIPE = "5"
+#: Where sysfs shows that they are there, as modules or built in; a file system it does not show.
+_SHOWN = (
+    "ata_piix /sys/bus/pci/drivers/ata_piix",
+    "sd_mod /sys/bus/scsi/drivers/sd",
+    "e1000 /sys/bus/pci/drivers/e1000",
+    "kvm /sys/module/kvm",
+)
+#: What init-ram.sh says of a kernel that cannot go on.
+_COMPLAINT = re.compile(r"l2gate: (?!ready\b)(.+)")
+
+_INITRD_RECIPE = "6"
 
 #: Nominal seconds of a power-on on real hardware; budgets scale it.
 _BOOT_SECONDS = 20
 _EXCHANGE_SECONDS = 10
+
+
+def fitness(kernel: KernelUnderTest) -> str:
+    """What can be said of a kernel before it is booted. Raises KernelSpecError if it lacks what an
+    emulated machine needs."""
+    if lacks := unconfigured(kernel):
+        raise KernelSpecError(
+            f"kernel {kernel.release} is built without {lacks}",
+            "an emulated machine needs them all; images/kernels/eras/small.config has them",
+        )
+    closure(kernel, _NEEDED)
+    if unknown := untold(kernel, _NEEDED):
+        return f"whether it has built in {', '.join(unknown)} cannot be told before it is booted"
+    return "it has what an emulated host needs"
 
 
 def initrd(kernel: KernelUnderTest, busybox: Path) -> Path:
@@ -45,8 +70,7 @@ def initrd(kernel: KernelUnderTest, busybox: Path) -> Path:
 
     def make(folder: Path) -> None:
         modules = [*userland.load_list(kernel, L0_MODULES), *userland.kvm_modules(kernel)]
-        needs = [f"/sys/bus/{driver}" for driver in _L0_DRIVERS]
-        initramfs.pack(folder / "l0.initrd", busybox, init, userland.unique(modules), needs)
+        initramfs.pack(folder / "l0.initrd", busybox, init, userland.unique(modules), _SHOWN)
 
     key = cache.digest(_INITRD_RECIPE, kernel.key, busybox, init)
     return cache.make("l0-initrd", key, make) / "l0.initrd"
@@ -89,7 +113,10 @@ class EmulatedHost(Host):
         deadline = self.budget.deadline("L0 boots and lets SSH in", _BOOT_SECONDS)
         self._process = self.start()
         port = self.ssh_port(deadline)
-        self._console.wait_for("l2gate: ready", deadline, self._why_dead)
+        try:
+            self._console.wait_for("l2gate: ready", deadline, self._why_dead)
+        except BenchError as error:
+            raise self._with_complaint(error) from None
         self._endpoint = Endpoint(
             "L0", "127.0.0.1", port, "root", str(key_file), server.public_line
         )
@@ -128,6 +155,21 @@ class EmulatedHost(Host):
     @property
     def seed(self) -> Path:
         return self.private / "l0-seed.tar"
+
+    def _with_complaint(self, error: BenchError) -> BenchError:
+        """``error`` with what L0's own first steps have said of the kernel, if they did: they end
+        the machine where it lacks something."""
+        found = [line.strip() for line in _COMPLAINT.findall(self._console.text())]
+        if not found or self._console.crash():
+            return error
+        said = " / ".join(dict.fromkeys(found))
+        if self._why_dead() is None:
+            said = f"{said}; {error.cause}"
+        return BenchError(
+            f"L0 cannot go on with {self.kernel.spec}: {said}",
+            "build the kernel with what it lacks, or put its modules beside it (see the README "
+            f"for what an emulated host needs); the whole console: {self._console.log}",
+        )
 
     def _why_dead(self) -> str | None:
         if self._process is None or self._process.poll() is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from pathlib import Path
 
 from l2gate.deadline import Deadline
 from l2gate.errors import MissingPrerequisite
@@ -16,12 +17,17 @@ _QEMU = "qemu-system-x86_64"
 
 
 def emulator(settings: Settings) -> str:
-    """`QEMU 7.2.22 (TCG)`. Raises MissingPrerequisite if QEMU is not installed."""
+    """`QEMU 7.2.22 (Debian 1:7.2+dfsg-7), TCG`. Raises MissingPrerequisite if there is none."""
     if program(_QEMU) is None:
         raise MissingPrerequisite(f"{_QEMU} is not installed", "run `make apt`")
     text = run([_QEMU, "--version"], what="asking QEMU for its version").decode()
-    found = re.search(r"version (\S+)", text)
-    return f"QEMU {found.group(1) if found else 'of unknown version'} (TCG)"
+    found = re.search(r"version (.+)", text)
+    return f"QEMU {found.group(1).strip() if found else 'of unknown version'}, TCG"
+
+
+def _value(path: Path) -> str:
+    """``path`` as the value of one of QEMU's options, in which a comma is written twice."""
+    return str(path).replace(",", ",,")
 
 
 class TcgHost(EmulatedHost):
@@ -51,14 +57,15 @@ class TcgHost(EmulatedHost):
         words += ["-kernel", str(self.kernel.fastest), "-initrd", str(self.initrd)]
         words += ["-append", self.command_line]
         for index, (file, mode) in enumerate(((self.image, "on"), (self.seed, "on"))):
-            words += ["-drive", f"file={file},format=raw,if=none,id=d{index},snapshot={mode}"]
+            drive = f"format=raw,if=none,id=d{index},snapshot={mode}"
+            words += ["-drive", f"file={_value(file)},{drive}"]
             words += ["-device", f"ide-hd,drive=d{index},bus=ide.{index},unit=0"]
         # Port 0: the kernel chooses a free one, and the monitor tells which.
         words += ["-netdev", "user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]
         words += ["-device", "e1000,netdev=n0,romfile="]
-        words += ["-chardev", f"file,id=console,path={self.console.log}"]
+        words += ["-chardev", f"file,id=console,path={_value(self.console.log)}"]
         words += ["-serial", "chardev:console"]
-        words += ["-qmp", f"unix:{self._monitor_path},server=on,wait=off"]
+        words += ["-qmp", f"unix:{_value(self._monitor_path)},server=on,wait=off"]
         with self.emulator_log.open("wb") as log:
             return subprocess.Popen(
                 words,

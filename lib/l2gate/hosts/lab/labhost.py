@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from l2gate.console import Console, ConsolePump
 from l2gate.deadline import Deadline
 from l2gate.errors import UsageError
 from l2gate.hosts.host import GuestFiles, Host, Place, Program
+from l2gate.hosts.lab import qemuprogram
 from l2gate.hosts.lab.access import JOBS, Lab, open_lab, restore
 from l2gate.hosts.lab.keeper import Keeper
 from l2gate.hosts.lab.prerequisites import host_checks, require
@@ -164,6 +167,15 @@ def check(spec: str, settings: Settings) -> str:
             f"kernel = {settings.kernel} cannot be had on {spec}: it runs its own kernel",
             "leave `kernel` out, boot that kernel there, and use --expect-kernel",
         )
-    if spec != "local":
-        sshname.Name.parse(spec)
+    program = qemuprogram.words_of(settings.qemu)
+    if spec == "local":
+        if program and shutil.which(program[0]) is None:
+            raise UsageError(f"qemu = {settings.qemu}: there is no program {program[0]} here",
+                             "name a QEMU for x86 on this machine, or leave it out")  # fmt: skip
+        return "its running kernel"
+    sshname.Name.parse(spec)
+    config = Path(settings.ssh_config).expanduser()
+    if settings.ssh_config and not os.access(config, os.R_OK):
+        raise UsageError(f"ssh_config = {settings.ssh_config} cannot be read",
+                         "name a file as `ssh -F` takes it, or leave it out")  # fmt: skip
     return "its running kernel"

@@ -1,0 +1,1 @@
+"""What each word of the command line does; l2gate/cli.py parses it."""

@@ -1,0 +1,66 @@
+"""`l2gate run` and `l2gate contract`: one kernel is asked."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from l2gate import oracle
+from l2gate.bench import preflight
+from l2gate.cli import wanted
+from l2gate.errors import MissingPrerequisite, UsageError
+from l2gate.events import FileSink, Timeline
+from l2gate.hosts import kinds
+from l2gate.job import Job
+from l2gate.report.terminal import show
+from l2gate.scratch import Scratch
+from l2gate.screen import beside, progress, screen
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask, show, write. Returns the exit code that the verdict means."""
+    settings, console = wanted(arguments), screen()
+    tests = _references(arguments.tests)
+    if arguments.json:
+        check_writable(arguments.json)
+    preflight(settings)
+    with Scratch("run") as folder, progress(arguments, console) as shown:
+        timeline = folder / "timeline.jsonl"
+        # Built here and not in the job: a patch that does not compile is bad usage.
+        with_console = Timeline(shown, FileSink(timeline))
+        with suppress(MissingPrerequisite):  # the job says so itself, and skips its tests
+            kinds.find(settings.host).prepare_kernel(settings, with_console)
+        job = Job(settings, tests, folder, timeline)
+        result, code = job.run(shown)
+    if arguments.json:  # first: what reads the screen may be gone
+        result.write(arguments.json)
+    show(console, result, quiet=arguments.quiet)
+    return code
+
+
+def _references(tests: list[str]) -> list[str]:
+    if not tests:
+        return []
+    from l2gate.plugins.known import references  # imports Avocado and all tests
+
+    return references(tests)
+
+
+def check_writable(path: Path) -> None:
+    """Raises UsageError for a file that could not be written in the end."""
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"--json {path} cannot be written", "name a file in a folder of yours")
+
+
+def contract(arguments: argparse.Namespace) -> int:
+    """Tell what a kernel has promised."""
+    settings = wanted(arguments)
+    answer = oracle.ask(settings, beside(arguments), boot=arguments.boot)
+    if arguments.json:
+        print(json.dumps(answer.to_json(), indent=1))
+    else:
+        oracle.show(screen(), answer)
+    return 0

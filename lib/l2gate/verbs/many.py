@@ -1,0 +1,113 @@
+"""`l2gate matrix | mutants | eras | observe | compare | bench | soak`: asking more than once."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rich.console import Console
+
+from l2gate import repeat
+from l2gate.bench import preflight
+from l2gate.cli import wanted
+from l2gate.compare import compare as compare_hosts
+from l2gate.errors import UsageError
+from l2gate.events import Timeline
+from l2gate.hosts import kinds
+from l2gate.matrix import cells
+from l2gate.matrix import eras as from_trees
+from l2gate.matrix import observe as observation
+from l2gate.matrix.matrix import Matrix, fetch_kernel
+from l2gate.matrix.mutant import Mutant, all_mutants, read
+from l2gate.matrix.mutants import Mutants
+from l2gate.screen import beside, screen
+from l2gate.settings import Settings, nearest
+from l2gate.verbs.asking import check_writable
+
+#: Where each kernel can be observed; the faster one.
+_OBSERVED_ON, _OBSERVED = "emulated-amd", "debian:6.12"
+
+
+def matrix(arguments: argparse.Namespace) -> int:
+    """Every kernel on every host."""
+    settings = wanted(arguments)
+    asked = cells.cells(arguments.kernels or cells.all_kernels(), _emulated(arguments.host))
+    return Matrix(asked, arguments.folder, arguments.jobs, screen(), settings).run()
+
+
+def mutants(arguments: argparse.Namespace) -> int:
+    """Each broken KVM, each equivalent one."""
+    settings = wanted(arguments)
+    chosen, hosts = _chosen(arguments.names), _emulated(arguments.host)
+    chosen = [mutant for mutant in chosen if mutant.host in hosts]
+    if not chosen:
+        raise UsageError("no mutant is about that host", "leave out --host")
+    return Mutants(chosen, arguments.folder, arguments.jobs, screen(), settings).run()
+
+
+def eras(arguments: argparse.Namespace) -> int:
+    """Every tree on every host."""
+    settings = wanted(arguments)
+    out = beside(arguments)
+    asked, broken = from_trees.cells(arguments.trees, _emulated(arguments.host), out)
+    matrix = Matrix(asked, arguments.folder, arguments.jobs, screen(), settings, name="eras")
+    return from_trees.told(matrix, matrix.run(), broken, screen())
+
+
+def _emulated(hosts: Sequence[str] | None) -> Sequence[str]:
+    """Raises UsageError for a host that is none of the emulated ones."""
+    for host in hosts or ():
+        if not kinds.find(host).emulated:
+            raise UsageError(
+                f"--host {host}: only emulated hosts can be asked so",
+                f"{nearest(host, kinds.EMULATED)}; a lab host is asked by l2gate run --host {host}",
+            )
+    return [kinds.find(host).name for host in hosts] if hosts else kinds.EMULATED
+
+
+def _chosen(names: list[str]) -> list[Mutant]:
+    known = {mutant.name: mutant for mutant in all_mutants()}
+    for name in names:
+        if name not in known and not Path(name).is_file():
+            raise UsageError(f"there is no mutant {name}", nearest(name, known))
+    return [known.get(n) or read(Path(n).resolve()) for n in names] or list(known.values())
+
+
+def observe(arguments: argparse.Namespace) -> int:
+    """What nobody promises."""
+    settings = wanted(arguments)
+    if arguments.json:
+        check_writable(arguments.json)
+    if settings.host == kinds.AUTO:
+        settings = replace(settings, host=_OBSERVED_ON)
+    _emulated([settings.host])
+    if settings.kernel == kinds.AUTO:
+        settings = replace(settings, kernel=_OBSERVED)
+    preflight(settings)
+    fetch_kernel(settings.kernel, Timeline())
+    return observation.observe(settings, arguments.json, arguments.folder, screen())
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """The emulated hosts side by side."""
+    return _prepared(arguments, compare_hosts)
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Where the seconds go."""
+    return _prepared(arguments, lambda settings, out: repeat.bench(settings, arguments.runs, out))
+
+
+def soak(arguments: argparse.Namespace) -> int:
+    """The same again and again."""
+    return _prepared(arguments, lambda settings, out: repeat.soak(settings, arguments.runs, out))
+
+
+def _prepared(arguments: argparse.Namespace, body: Callable[[Settings, Console], int]) -> int:
+    """What cannot be meant is refused before the first time."""
+    settings = wanted(arguments)
+    preflight(settings)
+    kinds.find(settings.host).prepare_kernel(settings, beside(arguments))
+    return body(settings, screen())

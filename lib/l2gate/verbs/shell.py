@@ -1,0 +1,32 @@
+"""`l2gate completion`, and what a shell is told can come next."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from argcomplete.shell_integration import shellcode
+
+from l2gate.hosts import kinds
+from l2gate.hosts.standing import standing
+from l2gate.kernels import kernel
+from l2gate.plugins.known import known_tests
+
+
+def completion(arguments: argparse.Namespace) -> int:
+    """Print the code that a shell's start-up file evaluates."""
+    print(shellcode(["l2gate"], shell=arguments.shell))
+    return 0
+
+
+def candidates(what: str) -> Sequence[str]:
+    """The words that can stand for ``what``: hosts, emulated, standing, kernels or tests."""
+    if what == "hosts":
+        return [kinds.AUTO, *kinds.EMULATED, "local", *(host.url for host in standing())]
+    if what == "emulated":
+        return kinds.EMULATED
+    if what == "standing":
+        return [host.name for host in standing()]
+    if what == "kernels":
+        return [spec for spec, _ in kernel.known()]
+    return [name for test in known_tests() for name in (test.partition(".")[0], test)]

@@ -1,0 +1,153 @@
+"""A slip of a person or of a script is refused, at once and with the right name; it never asks
+another question than the one that was meant."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from l2gate import cli
+from l2gate.guard import guarded
+from l2gate.settings import OPTIONS, VARIABLES, checkout
+
+USAGE = 4
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("L2GATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("L2GATE_STATE", str(tmp_path / "state"))
+
+
+def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
+    """The exit code of `l2gate WORDS`, and what it says on stderr."""
+    code = guarded(lambda: cli.main(words))
+    return code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "cause", "hint"),
+    [
+        ("rnu", "'rnu'", "did you mean run?"),
+        ("run --kernle x", "--kernle", "did you mean --kernel?"),
+        ("run --ker x", "--ker", "did you mean --kernel?"),  # no prefix is taken for the whole
+        ("run --expect refused", "refused", "did you mean refuse?"),
+        ("run --path vcpu-event", "vcpu-event", "did you mean vcpu-events?"),
+        ("run --host emulated-itel", "emulated-itel", "did you mean emulated-intel?"),
+        ("doctor --case vector=3", "--case", "run"),
+        ("compare --host emulated-amd", "--host", "run"),
+        ("bench --runs 0", "0", "--help"),
+        ("run --patience much", "much", "1 or 2.5"),
+        ("run --wait -1 --host local", "-1", "1 or 2.5"),
+        ("run --kernel=", "kernel is empty", "variable"),
+        ("run --expect-kernel=", "expect_kernel is empty", "variable"),
+        ("run --case=", "case is empty", "variable"),
+        ("run --host emulated-amd --qemu /bin/true", "qemu", "local and ssh"),
+        ("run --host emulated-amd --bochs /bin/true", "bochs", "emulated-intel"),
+        ("run --host emulated-intel --modules nested", "modules", "local and ssh"),
+        ("run --host local --ssh-config /dev/null", "ssh_config", "ssh"),
+        ("doctor --host emulated-amd --ssh-config x", "ssh_config", "ssh"),
+        ("run --host local --qemu /nope", "/nope", "QEMU"),
+        ("run --host local --qemu \"a'b\"", "quotation", "quote"),
+        ("run --host ssh://lab --ssh-config /nope", "/nope", "ssh -F"),
+        ("run --host ssh://", "names no machine", "ssh://[user@]name"),
+        ("run --host ssh://$HOST", "names no machine", "ssh://[user@]name"),
+        ("run --host ssh://a;b", "names no machine", "ssh://[user@]name"),
+        ("observe --host local", "local", "emulated"),
+        ("matrix --jobs x", "'x'", "--help"),
+        ("run --host local --kernel debian:6.12", "own kernel", "--expect-kernel"),
+        ("run --case table=errno", "table=errno", "did you mean errnos?"),
+        ("run --case table=errnos,line=999", "line=999", "use one of"),
+        ("run --case vektor=3", "vektor", "did you mean vector?"),
+        ("run --case vector=77", "vector=77", "use one of"),
+        ("run --case active=L3", "active=L3", "L1, L2"),
+        ("run refused_alway.py", "refused_alway.py", "did you mean tests/injection/refused_always"),
+        ("run RefusedAlway", "RefusedAlway", "did you mean RefusedAlways?"),
+        ("run RefusedAlways.test_while_l3_is_active", "l3", "test_while_l2_is_active"),
+        ("run tests/unit/test_slips.py", "test_slips", "tests/injection"),
+        ("run tests/injection/refused_always.py:Refused", "Refused", "RefusedAlways.test"),
+        ("run /etc/passwd", "/etc/passwd", "tests/injection"),
+        ("run --json /nope/x.json", "/nope/x.json", "folder"),
+        ("up --name a/b", "a/b", "letters"),
+        ("up --name=", "''", "letters"),
+        ("up --name -x", "--name", "--help"),
+        ("up --host local", "local", "emulated"),
+        ("down", "no host is up", "l2gate up"),
+        ("down nobody", "nobody", "l2gate up"),
+        ("matrix --host ssh://lab debian:6.12", "ssh://lab", "l2gate run --host ssh://lab"),
+        ("mutants --host local", "local", "emulated"),
+        ("mutants wrong-erno", "wrong-erno", "did you mean wrong-errno?"),
+        ("prepare --host emulated-amd", "lab hosts", "local"),
+        ("cache --prune 0", "0", "--help"),
+        ("", "", ""),
+    ],
+)  # fmt: skip
+def test_is_refused(words: str, cause: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [word.replace(",", " ").replace('"', "") if "case" in words else word.strip('"')
+             for word in words.split()]  # fmt: skip
+    code, text = said(capsys, *given)
+    assert code == USAGE, text
+    assert cause in text and hint in text.partition("mend: ")[2]
+    assert "Traceback" not in text
+
+
+@pytest.mark.parametrize("name", ["host", "kernel", "case", "expect"])
+def test_a_variable_that_a_verb_would_ignore_is_refused(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"L2GATE_{name.upper()}", "auto")
+    code, text = said(capsys, "matrix", "debian:6.12")
+    assert code == USAGE and f"L2GATE_{name.upper()}" in text
+
+
+def test_each_option_is_taken_by_a_verb_and_each_verb_takes_only_options() -> None:
+    taken = {name for verb in cli.VERBS for name in verb.options}
+    assert taken == {option.name for option in OPTIONS}
+
+
+def make(*words: str, **environment: str) -> tuple[int, str]:
+    """`make -n WORDS`: the exit code, and all it says."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "HOST"))}
+    done = subprocess.run(
+        ["make", "-n", *words],
+        cwd=checkout(), env=clean | environment, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "cause"),
+    [
+        (("run", "KERNELS=debian:6.12"), "did you mean KERNEL?"),
+        (("matrix", "KERNEL=debian:6.12"), "did you mean KERNELS?"),
+        (("run", "KERNLE=x"), "did you mean KERNEL?"),
+        (("compare", "HOST=emulated-amd"), "does not take HOST"),
+        (("lint", "KERNEL=x"), "does not take KERNEL"),
+        (("run", "KERNEL="), "KERNEL is empty"),
+        (("soak", "N= "), "N is empty"),
+    ],
+)
+def test_make_refuses_what_a_goal_does_not_take(words: tuple[str, ...], cause: str) -> None:
+    code, text = make(*words)
+    assert code == 2 and cause in text
+
+
+def test_a_login_shell_s_host_is_no_setting_of_make_s() -> None:
+    code, text = make("run", HOST="my-laptop")
+    assert code == 0 and "my-laptop" not in text and "--host" not in text
+
+
+@pytest.mark.parametrize("name", ["KERNEL", "EXPECT", "HOST"])
+def test_make_does_not_ignore_what_was_meant_for_it(name: str) -> None:
+    code, text = make("run", **{name: "auto"})
+    assert code == 2 and f"{name} in the environment is not read" in text
+
+
+def test_make_hands_values_on_as_they_are() -> None:
+    code, text = make("run", "KERNEL=debian:6.12+it's here.patch", "HOST=emulated-amd")
+    assert code == 0
+    assert """--kernel 'debian:6.12+it'\\''s here.patch'""" in text and "'emulated-amd'" in text
