@@ -32,6 +32,7 @@ MACHINE_CHECK = 18
 _MCE = "mce 0 9 0xbd000000000000c0 0xd 0x62000000 0x8c"
 #: What L1's Linux says when a machine check is its end (arch/x86/kernel/cpu/mce/core.c).
 _MCE_WORDS = re.compile(r"Machine check|\[Hardware Error\]|machine check", re.IGNORECASE)
+_PANIC = re.compile(r"Kernel panic[^\n]*\n")
 _SETTLE_SECONDS = 20
 _BEATS = 20_000
 #: So few that an L2 which KVM steps through makes them in a second.
@@ -145,15 +146,30 @@ class ThroughQemu(Session):
     def nmi(self, level: str) -> None:
         """QMP inject-nmi: L1's, whoever is active; never refused (KVM_NMI)."""
         self._only_if_asked("nmi", NMI, level)
-        before = self._count("NMI")
+        before, said = self._count("NMI"), len(self._console.text())
+        restart = Restart(self.monitor, self._console, self.budget)
         with self._stopped_in(level) as state:
             self._tiny.expect_beats(_FEW_BEATS)
             deadline = self.budget.deadline("QMP inject-nmi", 5)
             self.monitor.execute("inject-nmi", deadline)
-        fate = self._watch(len(self._console.text()))
-        if self._count("NMI") > before:
+        fate = self._watch(said)
+        died = self._died(said)
+        if died:  # the kernel under test has harmed it: an NMI is nothing to die of
+            fate = replace(fate, l1="", status=f"running, where L1 has died of it: {died}")
+        elif self._count("NMI") > before:
             fate = replace(fate, l1="its count of NMIs has grown")
         self._conclude_fate("nmi", NMI, level, state, fate, wants_l1=True)
+        if died:
+            restart.wait()
+            self._begin_anew()
+        else:
+            restart.close()
+
+    def _died(self, said: int) -> str:
+        """How L1 has crashed since its console ``said`` so much; empty if it has not."""
+        told = self._console.text()[said:]
+        first = re.search(r"Oops: [^\n]*|Kernel panic[^\n]*", told)
+        return first.group().strip() if first and _PANIC.search(told) else ""
 
     def leave_no_stepping(self) -> None:
         """L1 starts anew where the NMIs have left L2 crawling: KVM of 4.x steps over what holds an
@@ -237,8 +253,9 @@ class ThroughQemu(Session):
             if now not in ("running", "paused", "debug"):
                 return Fate(now, stopped_at=self.injector.state(), words=self._qemu_words())
             words = self._console.text()[said:]
-            if "Kernel panic" in words and (line := _MCE_WORDS.search(words)):
-                return Fate(now, f"its kernel panicked of it ({line.group()})")
+            if _PANIC.search(words):
+                line = _MCE_WORDS.search(words)
+                return Fate(now, f"its kernel panicked of it ({line.group()})" if line else "")
             try:
                 if state := self._tiny.seen(0.3):
                     return Fate(now, l2=state)
@@ -315,7 +332,8 @@ class ThroughQemu(Session):
         steps = self.facts.steps
         since = "5.8" if self.facts.svm else "4.19"
         free = vector == NMI or (self.facts.svm and self.facts.contract.name == "payload")
-        if judgement.verdict is not Verdict.FAIL or level == "L1" or not free or steps.get(since):
+        asked = level == "L2" or vector == NMI
+        if judgement.verdict is not Verdict.FAIL or not (asked and free) or steps.get(since):
             return judgement, [], ""
         told = f"{judgement.reason} (not promised before {since}: {eras.brought(since)})"
         if vector == MACHINE_CHECK and _hit(vector, fate):
