@@ -43,6 +43,9 @@ _UNUSED = (
     "drivers/media", "drivers/staging", "drivers/net/wireless", "drivers/infiniband",
 )  # fmt: skip
 
+#: Where a tree moves a module's calls to their places.
+_LOADER = "arch/x86/kernel/module.c"
+
 #: What every tree is built with. The host's tools are of a time when a variable could be defined
 #: twice. Debian's gcc makes position-independent code unless told not to, and marks branches, which
 #: 16-bit code cannot. A warning that a newer compiler has thought of is none of ours. A tree's own
@@ -64,7 +67,7 @@ class Tree:
     def at(cls, path: Path) -> Tree:
         """Raises KernelSpecError if it is none, or lacks KVM."""
         tree = cls(path.expanduser().resolve())
-        for needed in ("Makefile", "Kconfig", source.FILE):
+        for needed in ("Makefile", "Kconfig", _LOADER, source.FILE):
             if not (tree.path / needed).is_file():
                 raise KernelSpecError(
                     f"{path} is no kernel tree: there is no {needed}",
@@ -83,6 +86,11 @@ class Tree:
         texts = [p.read_text(errors="replace") for p in self.path.glob("Makefile*") if p.is_file()]
         found = re.search(r"^RHEL_MAJOR = (\d+)", "\n".join(texts), re.M)
         return f"rhel-{found[1]}" if found else ""
+
+    @property
+    def loads_modules(self) -> bool:
+        """Whether it knows how today's assemblers call."""
+        return "R_X86_64_PLT32" in (self.path / _LOADER).read_text(errors="replace")
 
     @property
     def kvm(self) -> Source:
@@ -121,10 +129,11 @@ class Tree:
 
 
 def config_of(tree: Tree) -> str:
-    """The options that it is built with beside `allnoconfig`: the small config, and what its
-    distribution's trees need beside that."""
+    """The options that it is built with beside `allnoconfig`: the small config, and what is laid
+    over it for a tree of that kind."""
+    names = ["small", tree.distribution, "" if tree.loads_modules else "without-plt32"]
     folder = checkout() / "images/kernels/eras"
-    files = [folder / "small.config", folder / f"{tree.distribution}.config"]
+    files = [folder / f"{name}.config" for name in names if name]
     return "\n".join(file.read_text() for file in files if file.is_file())
 
 
