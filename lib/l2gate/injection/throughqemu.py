@@ -227,7 +227,10 @@ class ThroughQemu(Session):
     def _gdb(self, deadline: Deadline) -> Iterator[Gdb]:
         """QEMU's gdb server with us as its client, and the VM going on."""
         path = f"{self.facts.monitor}-gdb"
-        self._human(f"gdbserver unix:{path},server=on,wait=off")
+        said = self._human(f"gdbserver unix:{path},server=on,wait=off").strip()
+        if "Could not open gdbserver" in said:  # QEMU 10 wants more of KVM than 4.x has
+            words = " / ".join(said.splitlines())
+            raise MissingPrerequisite(f"QEMU offers no gdb server here: {words}", "a later kernel")
         try:
             self._qmp("stop")
             with Gdb(self._l0, self.facts.helper, path, deadline) as gdb:
