@@ -26,6 +26,7 @@ TAKES_bench := $(JOB) N
 TAKES_soak := $(JOB) N
 TAKES_matrix := HOST JOBS BOCHS PATIENCE KERNELS
 TAKES_mutants := HOST JOBS BOCHS PATIENCE MUTANTS
+TAKES_eras := HOST JOBS BOCHS PATIENCE TREES
 TAKES_observe := HOST KERNEL BOCHS PATIENCE
 TAKES_test-install := SUITES WHO COLD
 FLAG_HOST := --host
@@ -63,10 +64,10 @@ $(if $(EMPTY),$(error $(EMPTY) is empty; is a variable not set? leave $(EMPTY) o
 $(if $(STRAY),$(error $(STRAY) in the environment is not read; write: make $(GOALS) $(STRAY)=...))
 quoted = '$(subst ','\'',$($(1)))'
 OPTIONS = $(foreach v,$(filter $(TAKEN),$(GIVEN)),$(if $(FLAG_$v),$(FLAG_$v) $(call quoted,$v)))
-WORDS = $(foreach v,TESTS KERNELS MUTANTS,$(if $(filter $v,$(GIVEN)),$($v)))
+WORDS = $(foreach v,TESTS KERNELS MUTANTS TREES,$(if $(filter $v,$(GIVEN)),$($v)))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup apt venv images run test test-install doctor compare bench soak matrix mutants observe lint \
+.PHONY: help setup apt venv images run test test-install doctor compare bench soak matrix mutants eras observe lint \
 	unit lock clean distclean
 
 help:
@@ -79,6 +80,7 @@ help:
 	@echo 'make bench    where the seconds go, over N (3) runs on each host; make soak: N (50) runs'
 	@echo 'make matrix   all set-up, other Debian kernels too, then each kernel on each host: one table'
 	@echo 'make mutants  all set-up, then kernels broken on purpose: each must be caught; make observe'
+	@echo 'make eras   kernels built from your source trees TREES (4.4 to 6.x), on each host: one table'
 	@echo 'make setup  apt + venv + images: after it nothing is fetched any more'
 	@echo 'make apt    Debian packages: the only step that changes the machine (root or sudo)'
 	@echo 'make venv   .venv from requirements-lock.txt; make lock: writes that from requirements.txt'
@@ -145,8 +147,9 @@ test-install: apt venv $(if $(filter no,$(COLD)),images)
 doctor: venv
 	@$(L2GATE) doctor $(OPTIONS)
 
-# KERNELS, MUTANTS: some of them; JOBS: how many at a time; N: how many runs.
-compare bench soak matrix mutants observe: setup
+# KERNELS, MUTANTS: some of them; JOBS: how many at a time; N: how many runs. TREES: Linux source trees
+# of yours, 4.4 to 6.x; the first call fetches the compiler for them.
+compare bench soak matrix mutants eras observe: setup
 	@$(L2GATE) $@ $(OPTIONS) $(WORDS)
 
 unit: venv

@@ -17,6 +17,9 @@ chmod 600 /run/l2gate/*
 
 say() { echo "l2gate: $*" >/dev/console; }
 
+# Before anything asks for random bytes: nothing here would ever fill the pool.
+l2gate-entropy </run/l2gate/entropy || say "the random pool was not filled"
+
 hostname "$(cat /run/l2gate/name)"
 ip link set lo up
 until ip link show eth0 >/dev/null 2>&1; do :; done

@@ -6,6 +6,8 @@
  * {"type":"ready"}, then one line for each line it reads:
  *
  *   state                      -> what the verb `vcpu` prints
+ *   requeue                    -> the same, after an interrupt that is on its way has been given
+ *                                 back to the local APIC, which requests it anew
  *   set FIELD=NUMBER ...       -> {"type":"set", ...}; FIELD is a field of struct kvm_vcpu_events
  *                                 (nr, injected, has_error_code, error_code, pending for those
  *                                 of .exception, interrupt.nr and so on, flags); what is not
@@ -205,6 +207,22 @@ static bool do_state(void)
 	return good;
 }
 
+static bool do_requeue(void)
+{
+	bool good;
+
+	if (!vcpu_attach(&vcpu))
+		return false;
+	good = vcpu_read(&vcpu, &before) && vcpu_requeue(&vcpu, &before);
+	vcpu_detach(&vcpu);
+	if (good) {
+		json_begin("vcpu");
+		vcpu_print(&before);
+		json_end();
+	}
+	return good;
+}
+
 int verb_inject(int argc, char **argv)
 {
 	char line[4096];
@@ -223,11 +241,14 @@ int verb_inject(int argc, char **argv)
 		if (!strcmp(line, "state")) {
 			if (!do_state())
 				return FAILED;
+		} else if (!strcmp(line, "requeue")) {
+			if (!do_requeue())
+				return FAILED;
 		} else if (!strncmp(line, "set ", 4)) {
 			if (!do_set(line + 4))
 				return FAILED;
 		} else {
-			json_error(EINVAL, "state | set FIELD=NUMBER ... | quit", "cannot do %s", line);
+			json_error(EINVAL, "state | requeue | set FIELD=NUMBER ... | quit", "cannot do %s", line);
 		}
 	}
 	return DONE;

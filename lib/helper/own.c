@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "json.h"
@@ -99,6 +100,20 @@ static bool enable(struct own_vm *vm, uint32_t capability)
 	return ioctl(vm->vm, KVM_ENABLE_CAP, &cap) == 0;
 }
 
+/*
+ * Addresses of 48 bits, all that the VM uses: kernels before 4.14 refuse others (kvm_check_cpuid),
+ * though they hand on what the CPU has.
+ */
+static void clamp(struct kvm_cpuid_entry2 *entry)
+{
+	enum { LA57 = 1 << 16 };
+
+	if (entry->function == 0x80000008 && (entry->eax >> 8 & 0xff) > 48)
+		entry->eax = (entry->eax & ~0xff00U) | 48 << 8;
+	if (entry->function == 7)
+		entry->ecx &= ~(uint32_t)LA57;
+}
+
 /* Without the CPU's own CPUID KVM would let the guest have neither VMX nor SVM. */
 static bool set_cpuid(struct own_vm *vm)
 {
@@ -112,9 +127,11 @@ static bool set_cpuid(struct own_vm *vm)
 		if (ioctl(vm->kvm, KVM_GET_SUPPORTED_CPUID, &cpuid) != 0)
 			return false;
 	}
-	for (uint32_t i = 0; i < cpuid.head.nent; i++)
+	for (uint32_t i = 0; i < cpuid.head.nent; i++) {
+		clamp(&cpuid.entries[i]);
 		if (cpuid.entries[i].function == 0x80000001)
 			vm->svm = cpuid.entries[i].ecx & 1 << 2;
+	}
 	return ioctl(vm->vcpu, KVM_SET_CPUID2, &cpuid) == 0;
 }
 
@@ -201,6 +218,7 @@ static bool build_vm(struct own_vm *vm, bool payload, bool triple_fault)
 		return own_fail("KVM_ENABLE_CAP of KVM_CAP_EXCEPTION_PAYLOAD");
 	if (triple_fault && !enable(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT))
 		return own_fail("KVM_ENABLE_CAP of KVM_CAP_X86_TRIPLE_FAULT_EVENT");
+	vm->immediate_exit = ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) > 0;
 	vm->payload = payload;
 	vm->triple_fault = triple_fault;
 	return true;
@@ -348,10 +366,34 @@ bool own_unmap(struct own_vm *vm, uint64_t page)
 
 /* --- running --------------------------------------------------------------------------------- */
 
+/* A signal that waits, and that KVM_RUN alone lets in, ends KVM_RUN before the guest is entered. */
+static int run_into_signal(struct own_vm *vm)
+{
+	static const struct timespec at_once;
+	struct {
+		struct kvm_signal_mask head;
+		uint8_t none[8];
+	} mask = { .head.len = 8 };
+	sigset_t waiting;
+	int error;
+
+	sigemptyset(&waiting);
+	sigaddset(&waiting, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &waiting, NULL);
+	if (ioctl(vm->vcpu, KVM_SET_SIGNAL_MASK, &mask) != 0)
+		return errno;
+	raise(SIGUSR1);
+	error = ioctl(vm->vcpu, KVM_RUN, 0) == 0 ? 0 : errno;
+	sigtimedwait(&waiting, NULL, &at_once);
+	return error;
+}
+
 int own_settle(struct own_vm *vm)
 {
 	int error;
 
+	if (!vm->immediate_exit)
+		return run_into_signal(vm) == EINTR ? 0 : EIO;
 	vm->run->immediate_exit = 1;
 	error = ioctl(vm->vcpu, KVM_RUN, 0) == 0 ? 0 : errno;
 	vm->run->immediate_exit = 0;

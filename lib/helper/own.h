@@ -26,6 +26,7 @@ struct own_plan {
 struct own_vm {
 	bool up, svm;
 	bool payload, triple_fault;	/* capabilities that were enabled */
+	bool immediate_exit;		/* struct kvm_run has it: since 4.11, not in 4.9 and RHEL 7 */
 	bool vmcs_written;		/* what is the same for every case */
 	int kvm, vm, vcpu;
 	struct kvm_run *run;
@@ -59,7 +60,7 @@ bool own_unmap(struct own_vm *vm, uint64_t page);
 
 /* Runs until the guest says something or KVM gives up, and completes an OUT. */
 struct own_stop own_run(struct own_vm *vm);
-/* KVM_RUN with immediate_exit: completes what is half done; the guest does not run. */
+/* KVM_RUN with immediate_exit, or a signal that waits where there is none: completes what is half done; the guest does not run. */
 int own_settle(struct own_vm *vm);
 bool own_read(struct own_vm *vm, struct vcpu_state *state);
 

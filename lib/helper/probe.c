@@ -2,9 +2,9 @@
 /*
  * probe
  *
- * Prints one line about this machine: its kernel, its CPU, which vendor module of KVM is loaded
- * with which parameters and who uses it, what KVM says it can do, and what may keep a process from
- * reading another. What this machine does not tell is null.
+ * Prints one line about this machine: its kernel, its CPU, which vendor module of KVM it needs and
+ * has, with which parameters and who uses it, what KVM says it can do, which system calls the kernel
+ * lacks, and what may keep a process from reading another. What this machine does not tell is null.
  */
 #include <cpuid.h>
 #include <ctype.h>
@@ -15,11 +15,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/utsname.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "cpu.h"
 #include "helper.h"
 #include "json.h"
 
@@ -39,6 +43,8 @@ static const struct {
 	CAPABILITY(KVM_CAP_VCPU_EVENTS),       CAPABILITY(KVM_CAP_SYNC_REGS),
 	CAPABILITY(KVM_CAP_SET_GUEST_DEBUG),   CAPABILITY(KVM_CAP_X86_TRIPLE_FAULT_EVENT),
 	CAPABILITY(KVM_CAP_MCE),               CAPABILITY(KVM_CAP_X86_SMM),
+	CAPABILITY(KVM_CAP_HYPERV_CPUID),      CAPABILITY(KVM_CAP_ASYNC_PF_INT),
+	CAPABILITY(KVM_CAP_IMMEDIATE_EXIT),
 };
 
 /* The first line of a file without its newline; false if it cannot be read. */
@@ -114,6 +120,7 @@ static void print_cpu(void)
 	json_bool("vmx", has_word(text, "vmx"));
 	json_bool("svm", has_word(text, "svm"));
 	json_close_object();
+	json_bool("soft_exceptions", cpu_soft_exceptions());
 	json_text("microcode", cpuinfo("microcode", text, sizeof(text)) ? text : NULL);
 }
 
@@ -181,13 +188,9 @@ static void print_parameters(const char *key, const char *module)
 
 static void print_module(void)
 {
-	const char *module = NULL;
+	const char *module = cpu_kvm_module();
 	char path[128];
 
-	if (access("/sys/module/kvm_intel", F_OK) == 0)
-		module = "kvm_intel";
-	else if (access("/sys/module/kvm_amd", F_OK) == 0)
-		module = "kvm_amd";
 	json_text("kvm_module", module);
 	print_parameters("parameters", module ? module : "kvm");
 	print_parameters("kvm_parameters", "kvm");
@@ -269,6 +272,34 @@ static void print_kvm(void)
 		close(kvm);
 }
 
+/* Whether the kernel has no such system call; the arguments are wrong on purpose. */
+#define MISSING(...) (syscall(__VA_ARGS__) == -1 && errno == ENOSYS)
+
+/* System calls that the suite or QEMU cannot do without, and the options that bring them. */
+static void print_lacks(void)
+{
+	struct iovec here = { &(char){ 0 }, 1 }, there = here;
+	const struct {
+		const char *option;
+		bool missing;
+	} tried[] = {
+		{ "CONFIG_FILE_LOCKING", MISSING(SYS_flock, -1, LOCK_UN) },
+		{ "CONFIG_EVENTFD", MISSING(SYS_eventfd2, 0, ~0) },
+		{ "CONFIG_EPOLL", MISSING(SYS_epoll_create1, ~0) },
+		{ "CONFIG_SIGNALFD", MISSING(SYS_signalfd4, -1, NULL, 0, ~0) },
+		{ "CONFIG_TIMERFD", MISSING(SYS_timerfd_create, ~0, ~0) },
+		{ "CONFIG_AIO", MISSING(SYS_io_setup, 0, NULL) },
+		{ "CONFIG_CROSS_MEMORY_ATTACH",
+		  MISSING(SYS_process_vm_readv, getpid(), &here, 1, &there, 1, ~0) },
+	};
+
+	json_list("lacks");
+	for (size_t i = 0; i < sizeof(tried) / sizeof(tried[0]); i++)
+		if (tried[i].missing)
+			json_text(NULL, tried[i].option);
+	json_close_list();
+}
+
 int verb_probe(int argc, char **argv)
 {
 	struct utsname name;
@@ -288,6 +319,7 @@ int verb_probe(int argc, char **argv)
 	print_modules();
 	print_kvm();
 	print_vms();
+	print_lacks();
 	print_number_file("yama_ptrace_scope", "/proc/sys/kernel/yama/ptrace_scope");
 	print_number_file("tainted", "/proc/sys/kernel/tainted");
 	print_file("lockdown", "/sys/kernel/security/lockdown");

@@ -353,6 +353,37 @@ bool vcpu_set_events(struct vcpu *vcpu, const struct kvm_vcpu_events *wanted, lo
 	return run(vcpu, KVM_SET_VCPU_EVENTS, &sent, sizeof(sent), result);
 }
 
+/* Moves the vector from ISR to IRR (SDM volume 3, 11.8.4); false if it is not in service. */
+static bool back_to_irr(struct kvm_lapic_state *apic, uint8_t vector)
+{
+	enum { ISR = 0x100, IRR = 0x200 };
+	size_t offset = (vector / 32) * 16 + vector % 32 / 8;
+	char bit = (char)(1 << vector % 8);
+
+	if (!(apic->regs[ISR + offset] & bit))
+		return false;
+	apic->regs[ISR + offset] &= (char)~bit;
+	apic->regs[IRR + offset] |= bit;
+	return true;
+}
+
+bool vcpu_requeue(struct vcpu *vcpu, struct vcpu_state *state)
+{
+	struct kvm_vcpu_events events = state->events;
+	struct kvm_lapic_state apic;
+
+	if (!events.interrupt.injected || events.interrupt.soft)
+		return true;
+	memset(&apic, 0, sizeof(apic));
+	if (!MUST_RUN(vcpu, KVM_GET_LAPIC, &apic))
+		return false;
+	if (!back_to_irr(&apic, events.interrupt.nr))
+		return true;
+	events.interrupt.injected = 0;
+	return MUST_RUN(vcpu, KVM_SET_VCPU_EVENTS, &events) &&
+	       MUST_RUN(vcpu, KVM_SET_LAPIC, &apic) && vcpu_read(vcpu, state);
+}
+
 int verb_vcpu(int argc, char **argv)
 {
 	static struct vcpu vcpu;

@@ -39,6 +39,12 @@ bool vcpu_find(struct vcpu *vcpu, int argc, char **argv);
 bool vcpu_read(struct vcpu *vcpu, struct vcpu_state *state);
 bool vcpu_set_events(struct vcpu *vcpu, const struct kvm_vcpu_events *events, long *result);
 
+/*
+ * Gives an interrupt that is on its way back to the local APIC: requested again, no more in service.
+ * If there is none, or it is not the APIC's, nothing is done. `state` is read anew.
+ */
+bool vcpu_requeue(struct vcpu *vcpu, struct vcpu_state *state);
+
 bool vcpu_attach(struct vcpu *vcpu);
 void vcpu_detach(struct vcpu *vcpu);
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from l2gate import provenance
 from l2gate.console import Console
-from l2gate.contract import choice
+from l2gate.contract import choice, eras
 from l2gate.contract.contracts import Contract, decide
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, L2gateError, MissingPrerequisite
@@ -93,6 +93,9 @@ class BenchFacts:
     #: Whether KVM can deliver #BP and #OF onto any instruction. On SVM without NRIPS it can do so
     #: only onto an INT3 or INTO, and drops it elsewhere (svm.c: svm_update_soft_interrupt_rip).
     soft_exceptions: bool
+    svm: bool
+    #: Which steps of contract/eras.py the kernel has.
+    steps: dict[str, bool | None]
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1))
@@ -133,6 +136,8 @@ class Bench:
         self._images: build.Images | None = None
         self._l1_count = 0
         self._soft_exceptions = True
+        self._svm = False
+        self._steps: dict[str, bool | None] = {}
 
     @classmethod
     def up(
@@ -272,6 +277,8 @@ class Bench:
             case=self.settings.case,
             owner=os.getpid(),
             soft_exceptions=self._soft_exceptions,
+            svm=self._svm,
+            steps=self._steps,
         )
 
     def _l1_places(self) -> tuple[Path, Path]:
@@ -287,6 +294,11 @@ class Bench:
     def _boot_l1(self, host: Host) -> Returning:
         assert self._images is not None
         helper = self._images.helper
+        if self.kind.emulated and self._svm and not self._steps["5.8"]:
+            # KVM of 4.14 to 5.0 offers QEMU IA32_ARCH_CAPABILITIES on AMD, too, and then refuses it
+            # (0cf9135b773b), and QEMU gives up.
+            deadline = host.budget.deadline("L0 ignores MSRs that it does not know", 10)
+            host.connection.run("echo 1 >/sys/module/kvm/parameters/ignore_msrs", deadline)
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
             folder, logs = self._l1_places()
             self._vm = L1Vm(host, folder, logs)
@@ -298,7 +310,14 @@ class Bench:
     def _judge_kernel(self, host: Host) -> Contract:
         found = probe(host.connection, host.helper, "L0", host.budget)
         nested = found["parameters"].get("nested", "")
-        self._soft_exceptions = found["parameters"].get("nrips", "Y") not in ("N", "0")
+        self._soft_exceptions = bool(found["soft_exceptions"])
+        self._svm = bool(found["flags"]["svm"])
+        self._steps = eras.shown(found["caps"])
+        if found["lacks"]:
+            raise MissingPrerequisite(
+                f"the kernel {found['release']} lacks {', '.join(found['lacks'])}",
+                "build it with them: QEMU and the helper cannot do without",
+            )
         if found["kvm_module"] is None or nested not in ("Y", "1"):
             raise BenchError(
                 f"L0 has no nested KVM: module {found['kvm_module']}, nested={nested or 'absent'}, "

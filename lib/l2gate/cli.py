@@ -96,6 +96,11 @@ def _mutants(parser: argparse.ArgumentParser) -> None:
     _many(parser)
 
 
+def _eras(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("trees", nargs="+", type=Path, metavar="PATH", help="Linux source trees")
+    _many(parser)
+
+
 def _observe(parser: argparse.ArgumentParser) -> None:
     _json_file(parser)
     parser.add_argument("--folder", type=Path, default=options.checkout() / "build/observe",
@@ -166,6 +171,8 @@ VERBS = (
          ("bochs", "patience"), _matrix, _OWN_LIST),
     Verb("mutants", _PROVE, "is each broken KVM caught, for the right reason?", "many.mutants",
          ("bochs", "patience"), _mutants, _OWN_LIST),
+    Verb("eras", _PROVE, "kernels built from source trees of yours, on both hosts", "many.eras",
+         ("bochs", "patience"), _eras, _OWN_LIST),
     Verb("observe", _PROVE, "what a kernel does where nothing is promised", "many.observe",
          ("host", "kernel", "bochs", "patience"), _observe, _QUESTION),
     Verb("compare", _PROVE, "the same cases on all emulated hosts", "many.compare",

@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from l2gate.bench import preflight
-from l2gate.contract import explain
+from l2gate.contract import eras, explain
 from l2gate.contract.contracts import PAYLOAD_COMMIT, REFUSE_COMMIT, Contract, decide
 from l2gate.contract.explain import Expectation, Known
 from l2gate.errors import MissingPrerequisite
@@ -33,7 +33,6 @@ from l2gate.scratch import Scratch
 from l2gate.settings import Settings
 
 _PAYLOAD = "KVM_CAP_EXCEPTION_PAYLOAD"
-_TRIPLE_FAULT = "KVM_CAP_X86_TRIPLE_FAULT_EVENT"
 _FORMATS = {"emulated-intel": "vmx", "emulated-amd": "svm"}
 
 
@@ -121,7 +120,8 @@ def _by_source(text: str, known: Known, timeline: Timeline) -> _Seen | None:
     if not isinstance(spec, kernel_spec.DebianSpec):
         return None
     read = source.read(spec, timeline)
-    payload, triple = read.capability(_PAYLOAD), read.capability(_TRIPLE_FAULT)
+    payload = read.capability(_PAYLOAD)
+    steps = eras.shown({name: read.capability(name).value for name in eras.CAPABILITIES})
     if payload.value is None:
         return None
     patches = ", ".join(patch.path.name for patch in spec.patches)
@@ -131,7 +131,7 @@ def _by_source(text: str, known: Known, timeline: Timeline) -> _Seen | None:
         known_by=f"{payload.where}, in the source that its kvm.ko is built from (Debian "
         f"{spec.suite.name}'s{f' with {patches}' if patches else ''})",
         booted="nothing",
-        known=Known(known.format, None, None if triple.value is None else triple.value > 0),
+        known=Known(known.format, None, steps),
         check=read.commit_check() or "",
     )
 
@@ -173,8 +173,7 @@ def _by_probe(probe: Mapping[str, Any], kernel: str, where: str, booted: str) ->
             "load kvm_intel or kvm_amd there",
         )
     format_ = next((name for name in ("vmx", "svm") if probe["flags"][name]), None)
-    nrips = probe["parameters"].get("nrips", "Y") not in ("N", "0")
-    known = Known(format_, nrips, int(caps.get(_TRIPLE_FAULT, 0)) > 0)
+    known = Known(format_, bool(probe["soft_exceptions"]), eras.shown(caps))
     return _Seen(kernel, int(caps[_PAYLOAD]), where, booted, known)
 
 
@@ -212,8 +211,8 @@ def _other_commit(contract: Contract) -> str:
 def _ground(known: Known) -> str:
     """On what ground the rows were chosen."""
     cpu = f", {known.format.upper()}" if known.format else ", VMX and SVM (no host tells which)"
-    era = {True: ", 6.1 and later", False: ", before 6.1", None: ""}[known.modern]
-    return f"{cpu}{era}"
+    era = eras.words(known.steps)
+    return f"{cpu}{f', {era}' if era else ''}"
 
 
 def _print(console: Console, text: str) -> None:

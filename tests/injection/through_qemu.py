@@ -15,6 +15,7 @@ class ThroughQemuItself(SystemTest):
     def test_an_nmi_is_l1_s_whoever_is_active(self, qemu: ThroughQemu) -> None:
         qemu.nmi("L1")
         qemu.nmi("L2")
+        qemu.leave_no_stepping()
 
     @contract_test(EITHER, on=ThroughQemu, path="gdbstub")
     def test_breakpoint_that_nobody_owns(self, qemu: ThroughQemu) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from l2gate.contract.eras import all_of
 from l2gate.contract.explain import Expectation, Known, expected, legend
 from l2gate.contract.table import parse
 
@@ -72,7 +73,7 @@ def test_what_is_not_known_leaves_a_row_in() -> None:
     assert "page-faults:intercepted" in rows("payload", Known("svm"))
     assert "exceptions:pending-soft" in rows("payload", Known("svm"))
     assert "exceptions:pending-soft" not in rows("payload", Known("svm", soft_exceptions=False))
-    assert "triple-fault:triple-fault" not in rows("payload", Known(modern=False))
+    assert "triple-fault:triple-fault" not in rows("payload", Known(steps=all_of(False)))
 
 
 def test_a_path_leaves_only_its_own_cases() -> None:

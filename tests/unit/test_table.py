@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from l2gate.contract.eras import all_of
 from l2gate.contract.table import FOLDER, Case, Ground, load, parse
 from l2gate.errors import CaseTableError
 
-VMX, SVM = Ground("vmx", True, True), Ground("svm", False, True)
+NEW, OLD = all_of(True), all_of(False)
+VMX, SVM = Ground("vmx", True, NEW), Ground("svm", False, NEW)
 
 TABLE = """
 contract payload
@@ -54,7 +56,7 @@ def test_error_codes_by_vector(kind: str, vector: int, code: int | None) -> None
 
 
 def test_conditions_choose_the_rows() -> None:
-    old = Ground("vmx", True, False)
+    old = Ground("vmx", True, OLD)
     for cell, grounds in (
         ("any", [VMX, SVM, old]),
         ("vmx", [VMX, old]),
@@ -64,9 +66,9 @@ def test_conditions_choose_the_rows() -> None:
         case = row(f"c {cell} 3 -", "columns name where vector => who")
         assert [g for g in (VMX, SVM, old) if case.holds(g)] == grounds
     case = row("c sync-regs 3 -", "columns name path vector => who")
-    assert case.holds(VMX) and not case.holds(Ground("vmx", True, True, sync_events=False))
+    assert case.holds(VMX) and not case.holds(Ground("vmx", True, NEW, sync_events=False))
     moved = row("c before 3 -", "columns name moved vector => who")
-    assert moved.holds(VMX) and not moved.holds(Ground("vmx", True, True, nested_state=False))
+    assert moved.holds(VMX) and not moved.holds(Ground("vmx", True, NEW, nested_state=False))
     assert not row("c 6.1+ 3 -", "columns name era vector => who").holds(old)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from l2gate.contract import eras
 from l2gate.contract import table as tables
 from l2gate.contract.paths import ALL
 from l2gate.contract.table import Case, Row, Table
@@ -18,21 +19,18 @@ class Known:
 
     format: str | None = None
     soft_exceptions: bool | None = None
-    modern: bool | None = None
+    steps: eras.Has = field(default_factory=dict)
 
     def may_hold(self, case: Case) -> bool:
         """Whether the case is not known to be about another host or kernel."""
-        return self._where(case.where) and self._era(case.era)
+        return self._where(case.where) and eras.may_be(case.era, self.steps)
 
     def _where(self, where: str) -> bool:
         if where == "any" or self.format is None:
             return True
         if where == "soft":
             return self.format == "vmx" or self.soft_exceptions is not False
-        return where == self.format
-
-    def _era(self, era: str) -> bool:
-        return era == "any" or self.modern is None or self.modern == (era == "6.1+")
+        return self.format == ("vmx" if where == "coded" else where)
 
 
 @dataclass(frozen=True)
@@ -118,13 +116,14 @@ def _row_json(row: Row) -> dict[str, Any]:
     expected = dict(zip(row.columns[cut + 1 :], row.cells[cut:], strict=True))
     given = dict(word.split("=", 1) for word in row.given)
     first = row.cases[0]
-    for taken in ("name", "where", "era"):
+    for taken in ("name", "where", "era", "since"):
         asked.pop(taken, None)
     return {
         "name": first.name,
         "line": first.line,
         "where": first.where,
         "era": first.era,
+        "since": first.since,
         "asked": given | {word: cell for word, cell in asked.items() if cell != "-"},
         "expected": {column: cell for column, cell in expected.items() if cell != "-"},
         "cases": len(row.cases),

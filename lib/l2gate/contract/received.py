@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from l2gate.contract import eras
 from l2gate.contract.judge import Judgement, Verdict
 from l2gate.contract.table import NUMBERS, Case
 
@@ -105,28 +106,70 @@ class Seen:
         return str(self.exit["qualification" if self.format == "vmx" else "info_2"])
 
 
-def judge_case(case: Case, seen: Seen) -> tuple[Judgement, list[str]]:
-    """The judgement of one case, and the known deviations that were seen.
+@dataclass(frozen=True)
+class Ruling:
+    """What is said of one case. ``known``: deviations that are known, of KVM or of the kernel's
+    era. ``finding``: what is neither known nor promised by the kernel's era; empty if nothing."""
 
-    Without proof that the case's level was active it is inconclusive, never a pass.
+    judgement: Judgement
+    known: tuple[str, ...] = ()
+    finding: str = ""
+
+
+def judge_case(case: Case, seen: Seen, steps: eras.Has) -> Ruling:
+    """The judgement of one case of a kernel that has made these ``steps``.
+
+    Without proof that the case's level was active it is inconclusive, never a pass. What the
+    kernel's era has not promised it cannot break: that is a finding, and the case passes.
     """
     if seen.guest_mode != (case.active == "L2"):
-        return Judgement(Verdict.INCONCLUSIVE, f"{case.active} was not active: {seen.how}"), []
-    deviations: list[str] = []
+        return Ruling(Judgement(Verdict.INCONCLUSIVE, f"{case.active} was not active: {seen.how}"))
     if unproven := _without_its_past(case, seen):
-        return Judgement(Verdict.INCONCLUSIVE, unproven), []
+        return Ruling(Judgement(Verdict.INCONCLUSIVE, unproven))
+    known, wrong, promised = _columns(case, seen, steps)
+    tail = f"; as known: {'; '.join(known)}" if known else ""
+    wrong = wrong or _told(case, seen) or _received_right(case, seen) or _afterwards(seen) or ""
+    if not wrong:
+        return Ruling(Judgement(Verdict.PASS, f"{_summary(seen)}{tail}"), tuple(known))
+    if promised:
+        return Ruling(Judgement(Verdict.FAIL, wrong), tuple(known))
+    finding = f"{wrong} (not promised before {case.since}: {eras.brought(case.since)})"
+    if case.since in ("any", "never"):
+        finding = f"{wrong} ({eras.brought('never')})"
+    return Ruling(Judgement(Verdict.PASS, f"{_summary(seen)}; finding: {finding}"), (), finding)
+
+
+def _columns(case: Case, seen: Seen, steps: eras.Has) -> tuple[list[str], str, bool]:
+    """The known deviations, the first that is not known, and whether the kernel has promised the
+    row. What the receiver finds is not judged where another than the right one is known to be it.
+    """
+    known: list[str] = []
+    promised = eras.promises(case.since, steps)
     for column, expected in case.expected.items():
         value, right = SEEN[column](case, seen), _wanted(case, column, expected.right, seen)
         if value == right:
             continue
         complaint = f"{column} seen {value}, {column} wanted {_words(right, expected.right)}"
-        if expected.known is None or value != _wanted(case, column, expected.known, seen):
-            return Judgement(Verdict.FAIL, complaint), deviations
-        deviations.append(complaint)
-    if wrong := _told(case, seen) or _received_right(case, seen) or _afterwards(seen):
-        return Judgement(Verdict.FAIL, wrong), deviations
-    tail = f"; as known: {'; '.join(deviations)}" if deviations else ""
-    return Judgement(Verdict.PASS, f"{_summary(seen)}{tail}"), deviations
+        other = _known(case, column, seen, steps)
+        if other is None or value != _wanted(case, column, other, seen):
+            return known, complaint, promised
+        known.append(complaint)
+        if column == "who":
+            break
+    return known, "", promised
+
+
+def _known(case: Case, column: str, seen: Seen, steps: eras.Has) -> str | None:
+    """The deviation that is known of that column. What is known of an era is not tolerated in a
+    later one, which has promised better."""
+    expected = case.expected[column]
+    tolerant = case.since == "any" or not eras.promises(case.since, steps)
+    if tolerant and expected.known is not None:
+        return expected.known
+    if case.path == "nmi":  # no exception: L1's wish was always asked
+        return None
+    found = (b.of(column, expected.right, seen.format, steps) for b in case.befores)
+    return next((known for known in found if known is not None), None)
 
 
 def _without_its_past(case: Case, seen: Seen) -> str | None:
@@ -162,6 +205,15 @@ def _exit(_: Case, seen: Seen) -> str:
     return "exception" if reason == 0 or 0x40 <= reason < 0x60 else f"reason {reason:#x}"
 
 
+def _info(case: Case, seen: Seen) -> str:
+    """Whether L1's VM-exit names the exception, or what it has instead."""
+    if not seen.exit:
+        return "none"
+    if _exit_right(case, seen) is None:
+        return "own"
+    return _number(seen.exit["interruption_info" if seen.format == "vmx" else "reason"])
+
+
 def _vectoring(_: Case, seen: Seen) -> str:
     """Vector, type and whether there is an error code lie in the same bits (SDM volume 3, table
     25-17; APM volume 2, 15.7.2)."""
@@ -186,6 +238,7 @@ SEEN: dict[str, Callable[[Case, Seen], str]] = {
     "returned": lambda _, seen: seen.returned,
     "who": _who,
     "exit": _exit,
+    "info": _info,
     "code": lambda _, seen: _number(seen.code),
     "cr2": lambda _, seen: _number(seen.register("cr2")),
     "dr6": lambda _, seen: _number(seen.register("dr6")),
@@ -205,11 +258,13 @@ def _wanted(case: Case, column: str, value: str, seen: Seen) -> str:
         # Intel's have 16 bits (vmx_inject_exception, nested_vmx_inject_exception_vmexit).
         return f"{case.code & (0xFFFF if seen.format == 'vmx' else 0xFFFFFFFF):#x}"
     if value == "same":
-        return f"{(DR6_BEFORE if column == 'dr6' else CR2_BEFORE):#x}"
+        old = case.words.get("old_dr6", "none")
+        dr6 = DR6_BEFORE if old == "none" else int(old, 0)
+        return f"{(dr6 if column == 'dr6' else CR2_BEFORE):#x}"
     if value == "payload":
         payload = case.payload or 0
         return f"{dr6_after(payload) if column == 'dr6' else payload:#x}"
-    return _number(value) if column in NUMBERS else value
+    return _number(value) if column in NUMBERS and value[0].isdigit() else value
 
 
 def dr6_after(payload: int) -> int:
@@ -247,7 +302,7 @@ def _told(case: Case, seen: Seen) -> str | None:
 def _received_right(case: Case, seen: Seen) -> str | None:
     """The receiver must have got that exception, once, and no other."""
     if seen.who == "L1-exit":
-        if case.expected.get("exit"):
+        if case.expected.get("exit") or case.expected.get("info"):
             return None
         return _exit_right(case, seen)
     vectors = [hit["vector"] for hit in seen.hits]

@@ -1,18 +1,24 @@
 """Case tables: text files in which a kernel engineer reads and writes what KVM must do.
 
-A line of a table is empty, a comment (`#`), one of four directives, or a row:
+A line of a table is empty, a comment (`#`), one of five directives, or a row:
 
     contract  payload                  the contract that the rows below belong to
     let       FAULTS 0,5-7             a list with a name; $FAULTS stands for it
     given     cap=on flag=1            words that hold for the rows below; replaces earlier ones
+    before    5.8 svm who exit handler what a kernel before a step does, on VMX, SVM or any, where
+                                       that column's right cell is the first: the second is known
+                                       then; for all rows below. `*` stands for any right cell
     columns   name vector => who code  what the cells of the rows below are
 
-A row has one cell for each column. Left of `=>` are the case's name, two conditions and words for
-the helper (lib/helper/cases.c documents each; a `-` leaves a word to its default):
+A row has one cell for each column. Left of `=>` are the case's name, conditions and words for the
+helper (lib/helper/cases.c documents each; a `-` leaves a word to its default):
 
-    where   any, vmx, svm, or soft (VMX, and SVM with NRIPS: KVM can deliver #BP and #OF anywhere)
-    era     any, 6.1+ or before-6.1: told apart by KVM_CAP_X86_TRIPLE_FAULT_EVENT, which came in the
-            same release as the exception's morphing into a VM-exit (7709aba8f716)
+    where   any, vmx, svm, soft (VMX, and SVM with NRIPS: KVM can deliver #BP and #OF anywhere), or
+            coded (VMX whose VM entry refuses an error code that does not fit its vector)
+    era     any, 6.1+, before-6.1 and so on: a step of l2gate/contract/eras.py, which says by what a
+            kernel shows that it has it
+    since   any, never, or such a step: who has not made it cannot break what the row says. What it
+            does instead is as known, where it is what stands behind `~`, or else a finding
     seen    a series such as 6.12, or any: on which kernel the row was recorded. Only in tables of
             `contract none`, which record what happens and promise nothing (l2gate observe).
 
@@ -35,6 +41,8 @@ Right of `=>` is what must be seen, judged from left to right; `-` is not judged
     returned   KVM_GET_VCPU_EVENTS right afterwards: nothing, injected, pending, pending+payload
     unchanged  whether the vCPU's state is as before the ioctl: yes or no
     exit       exception (the default for who=exit), triple-fault
+    info       own: L1's VM-exit names this exception (the default for who=exit); else a number, its
+               interruption information (SVM: its exit code). none: there is no exit
     vectoring  what L1 is told to have been on its way to L2 at the exit: none, or the low 12 bits
                of the IDT-vectoring information (SVM: EXITINTINFO), 0x306 for #UD, 0xb0d for #GP
                with an error code
@@ -51,6 +59,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from l2gate.contract import eras
 from l2gate.errors import CaseTableError
 
 FOLDER = Path(__file__).parent / "cases"
@@ -71,7 +80,11 @@ WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7
          "moved", "old_dr6", "cut_short", "debugged"}  # fmt: skip
 #: `none` is the contract of tables that promise nothing.
 CONTRACTS = ("payload", "refuse")
-_CONDITIONS = {"where": ("any", "vmx", "svm", "soft"), "era": ("any", "6.1+", "before-6.1")}
+_CONDITIONS: dict[str, tuple[str, ...]] = {
+    "where": ("any", "vmx", "svm", "soft", "coded"),
+    "era": eras.ERAS,
+    "since": eras.SINCE,
+}
 _CHOICES: dict[str, tuple[str, ...]] = {
     "errno": ("none", "EINVAL", "EBUSY"),
     "who": ("handler", "exit", "vmfail", "entry-fails", "shutdown", "nobody", "not-run"),
@@ -79,6 +92,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "returned": ("nothing", "injected", "pending", "pending+payload"),
     "unchanged": ("yes", "no"),
     "exit": ("exception", "triple-fault"),
+    "info": ("own", "none"),
     "vectoring": ("none",),
     "l0": ("well", "warns", "crashes"),
     "code": ("none", "given"),
@@ -88,7 +102,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "length": ("none",),
 }
 #: Columns in which a number may stand.
-NUMBERS = {"code", "cr2", "dr6", "qual", "length", "vectoring"}
+NUMBERS = {"code", "cr2", "dr6", "qual", "length", "info", "vectoring"}
 
 
 @dataclass(frozen=True)
@@ -103,16 +117,36 @@ class Expected:
 class Ground:
     """What the rows' conditions are about: the host's CPU and the kernel under test.
 
-    ``format`` is vmx or svm; ``modern`` says whether the kernel has KVM_CAP_X86_TRIPLE_FAULT_EVENT,
-    ``sync_events`` whether it has KVM_SYNC_X86_EVENTS (4.17 and later), ``nested_state`` whether it
-    has KVM_SET_NESTED_STATE (4.19 and later).
+    ``format`` is vmx or svm; ``steps`` says which steps of eras.py the kernel has, ``sync_events``
+    whether it has KVM_SYNC_X86_EVENTS (4.17 and later), ``nested_state`` whether it has
+    KVM_SET_NESTED_STATE. ``checks_codes``: VM entry refuses an error code that does not fit its
+    vector; None if that is not known. ``injectable``: vectors that the CPU takes as an exception.
     """
 
     format: str
     soft_exceptions: bool
-    modern: bool
+    steps: eras.Has
     sync_events: bool = True
     nested_state: bool = True
+    checks_codes: bool | None = True
+    injectable: frozenset[int] = frozenset(range(32))
+
+
+@dataclass(frozen=True)
+class Before:
+    """What is known of kernels before ``step`` where a column's right cell is ``right``."""
+
+    step: str
+    where: str
+    column: str
+    right: str
+    known: str
+
+    def of(self, column: str, right: str, format_: str, steps: eras.Has) -> str | None:
+        """The known outcome of a kernel with these steps; None if this is not about it."""
+        about = column == self.column and self.right in ("*", right)
+        here = self.where in ("any", format_) and not eras.promises(self.step, steps)
+        return self.known if about and here else None
 
 
 @dataclass(frozen=True)
@@ -128,6 +162,8 @@ class Case:
     words: Mapping[str, str]
     expected: Mapping[str, Expected]
     seen: str = "any"
+    since: str = "any"
+    befores: tuple[Before, ...] = ()
 
     @property
     def active(self) -> str:
@@ -160,14 +196,41 @@ class Case:
         return " ".join(f"{word}={self.words[word]}" for word in SENT if word in self.words)
 
     def holds(self, ground: Ground) -> bool:
-        """Whether the row is about such a host and kernel."""
-        if self.words.get("path") == "sync-regs" and not ground.sync_events:
-            return False
+        """Whether the row is about such a host and kernel, and can be asked there."""
+        return (
+            not self.lacks(ground) and self._where(ground) and eras.may_be(self.era, ground.steps)
+        )
+
+    def unasked(self, ground: Ground) -> str:
+        """What is lacking for a case that is about such a host and kernel; empty if nothing."""
+        about = self._where(ground) and eras.may_be(self.era, ground.steps)
+        return self.lacks(ground) if about or self.where == "coded" else ""
+
+    def lacks(self, ground: Ground) -> str:
+        """What the kernel or the CPU would need for this case and has not; empty if nothing."""
+        if self.path == "sync-regs" and not ground.sync_events:
+            return "KVM_SYNC_X86_EVENTS"
         if self.words.get("moved", "no") != "no" and not ground.nested_state:
-            return False
-        soft = ("soft",) if ground.soft_exceptions else ()
-        era = "6.1+" if ground.modern else "before-6.1"
-        return self.where in ("any", ground.format, *soft) and self.era in ("any", era)
+            return "KVM_SET_NESTED_STATE"
+        if self.where == "coded" and ground.format == "vmx" and ground.checks_codes is None:
+            return "a readable IA32_VMX_BASIC, whose bit 56 tells which error codes are checked"
+        if self._enters() and self.vector not in ground.injectable:
+            return f"a CPU that takes vector {self.vector} as an exception"
+        return ""
+
+    def _where(self, ground: Ground) -> bool:
+        named = {"any", ground.format}
+        if ground.soft_exceptions:
+            named.add("soft")
+        if ground.format == "vmx" and ground.checks_codes:
+            named.add("coded")
+        return self.where in named
+
+    def _enters(self) -> bool:
+        """Whether the CPU is to deliver that vector at an entry."""
+        who = self.expected.get("who")
+        exception = self.path not in ("nmi", "mce") and self.vector < 32
+        return exception and who is not None and who.right == "handler"
 
     def _number(self, word: str) -> int | None:
         value = self.words.get(word, "none")
@@ -212,6 +275,7 @@ class _Reader:
     given: dict[str, str] = field(default_factory=dict)
     asked: tuple[str, ...] = ()
     wanted: tuple[str, ...] = ()
+    befores: tuple[Before, ...] = ()
     number: int = 0
 
     def broken(self, why: str) -> CaseTableError:
@@ -233,6 +297,7 @@ class _Reader:
             "contract": self._contract,
             "let": self._let,
             "given": self._given,
+            "before": self._before,
             "columns": self._columns,
         }.get(cells[0])
         if directive is None:
@@ -257,6 +322,15 @@ class _Reader:
             if not equals or not value or word not in WORDS:
                 raise self.broken(f"given takes WORD=VALUE, not {word}{equals}{value}")
         self.given = {word: value for word, _, value in pairs}
+
+    def _before(self, cells: list[str]) -> None:
+        if len(cells) != 5 or cells[0] not in eras.NAMES or cells[1] not in ("any", "vmx", "svm"):
+            raise self.broken("before STEP any|vmx|svm COLUMN RIGHT KNOWN")
+        if cells[2] not in _CHOICES:
+            raise self.broken(f"nothing is expected of {cells[2]}")
+        for value in cells[3:] if cells[3] != "*" else cells[4:]:
+            self._expected(cells[2], value)
+        self.befores = (*self.befores, Before(*cells))
 
     def _columns(self, cells: list[str]) -> None:
         if cells.count("=>") != 1 or "name" not in cells:
@@ -288,7 +362,7 @@ class _Reader:
         words = {**self.given, **{k: v for k, v in asked.items() if v != "-"}}
         cases = tuple(
             Case(self.name, self.contract, self.number, name, words=one, expected=expected,
-                 seen=seen, **conditions)
+                 seen=seen, befores=self.befores, **conditions)
             for one in self._cross(words)
         )  # fmt: skip
         given = tuple(f"{word}={self._plain(value)}" for word, value in self.given.items())

@@ -40,15 +40,21 @@ class Suite:
     guests: bool = False
     #: The suite that this one adds to, as backports do; empty: it stands by itself.
     onto: str = ""
+    #: Packages of a root that has no kernel of its own; the rest is not in it then.
+    only: tuple[str, ...] = ()
 
     @property
     def packages(self) -> tuple[str, ...]:
+        if self.only:
+            return self.only
         kernel = ("linux-image-amd64", "linux-headers-amd64", f"linux-source-{self.series}")
         programs = (*_USERLAND, *_EMULATOR) if self.guests else ()
         return (*kernel, *_BUILD, *programs)
 
     @property
     def what(self) -> str:
+        if self.only:
+            return "compiler of old kernels"
         return "kernel, QEMU, compiler" if self.guests else "kernel, compiler"
 
     @property
@@ -119,16 +125,20 @@ class Root:
         argv: Sequence[str],
         *,
         binds: Mapping[Path, str] | None = None,
+        reads: Mapping[Path, str] | None = None,
         cwd: str = "/",
     ) -> subprocess.CompletedProcess[str]:
         """Run ``argv`` inside, the root read-only; ``binds`` maps folders of the controller to
-        writable places inside. Returns the finished process with stdout and stderr in one text.
+        writable places inside, ``reads`` to others. Returns the finished process with stdout and
+        stderr in one text.
         """
         words = ["bwrap", "--die-with-parent", "--unshare-pid", "--unshare-net"]
         words += ["--ro-bind", str(self.path), "/", "--dev", "/dev", "--proc", "/proc"]
         words += ["--tmpfs", "/tmp", "--tmpfs", "/mnt"]
         for outside, inside in (binds or {}).items():
             words += ["--bind", str(outside), inside]
+        for outside, inside in (reads or {}).items():
+            words += ["--ro-bind", str(outside), inside]
         words += ["--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin:/sbin:/bin"]
         words += ["--setenv", "LC_ALL", "C.UTF-8", "--chdir", cwd, *argv]
         try:

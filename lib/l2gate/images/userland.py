@@ -23,7 +23,7 @@ from l2gate.kernels.kernel import KernelUnderTest, closure, read_module
 from l2gate.process import run
 from l2gate.settings import checkout
 
-_RECIPE = "8"
+_RECIPE = "9"
 _LEAN = ("usr/sbin/dropbear",)
 _PROGRAMS = ("usr/bin/qemu-system-x86_64", "usr/bin/qemu-system-x86_64-microvm", *_LEAN)
 _BIOS = "usr/share/qemu/qboot.rom"
@@ -64,17 +64,19 @@ def recipe(name: str) -> Path:
     return checkout() / "images" / name
 
 
-def kvm_modules(kernel: KernelUnderTest) -> list[initramfs.Module]:
-    """KVM and both vendor modules with nested=1; init loads the one that the CPU has.
+#: How KVM is set, by its modules' names. enable_apicv=0: Bochs 3.0 refuses the posted-interrupt
+#: descriptor address otherwise.
+_PARAMETERS = {"kvm_intel": ("nested=1", "enable_apicv=0"), "kvm_amd": ("nested=1",)}
 
-    enable_apicv=0: Bochs 3.0 refuses the posted-interrupt descriptor address otherwise.
-    """
-    parameters = {
-        "kvm-intel.ko": "nested=1 enable_apicv=0",
-        "kvm-amd.ko": "nested=1",
-    }
-    modules = load_list(kernel, ("kvm", "kvm_intel", "kvm_amd"))
-    return [replace(m, parameters=parameters.get(m.name, "")) for m in modules]
+#: The same for a KVM that is built in, which takes its parameters from the kernel's command line.
+BUILT_IN = " ".join(f"{module}.{word}" for module, words in _PARAMETERS.items() for word in words)
+
+
+def kvm_modules(kernel: KernelUnderTest) -> list[initramfs.Module]:
+    """KVM and both vendor modules with nested=1; init loads the one that the CPU has."""
+    words = {f"{name.replace('_', '-')}.ko": " ".join(w) for name, w in _PARAMETERS.items()}
+    modules = load_list(kernel, ("kvm", *_PARAMETERS))
+    return [replace(m, parameters=words.get(m.name, "")) for m in modules]
 
 
 def load_list(kernel: KernelUnderTest, names: tuple[str, ...]) -> list[initramfs.Module]:
@@ -91,7 +93,8 @@ def _plain(name: str) -> str:
 def build(root: Root, guest_kernel: KernelUnderTest, timeline: Timeline) -> Path:
     """The folder with userland.squashfs, lean.squashfs, l1.initrd and qboot.rom, made now if it
     was not before."""
-    recipes = (recipe("userland/init.sh"), recipe("userland/init-ram.sh"), recipe("l2/init.sh"))
+    names = ("userland/init.sh", "userland/init-ram.sh", "userland/entropy.c", "l2/init.sh")
+    recipes = [recipe(name) for name in names]
     key = cache.digest(_RECIPE, root.suite.key, guest_kernel.key, *recipes)
 
     def make(folder: Path) -> None:
@@ -139,6 +142,7 @@ def _tree(root: Root, programs: tuple[str, ...]) -> Iterator[Path]:
         (tree / "etc/shells").write_text("/bin/sh\n")
         shutil.copy(recipe("userland/init.sh"), tree / "sbin/l2gate-init")
         (tree / "sbin/l2gate-init").chmod(0o755)
+        _compile(recipe("userland/entropy.c"), tree / "sbin/l2gate-entropy")
         (tree / "sbin/init").symlink_to("../bin/busybox")
         (tree / "etc/inittab").write_text("::sysinit:/sbin/l2gate-init\n")
         yield tree
@@ -157,6 +161,26 @@ def _applets(root: Root, tree: Path) -> None:
         link = tree / "bin" / applet
         if not link.exists():
             link.symlink_to("busybox")
+
+
+def _compile(source: Path, target: Path) -> None:
+    """A static program of one file: the image needs no library for it."""
+    run(
+        [
+            "gcc",
+            "-std=gnu11",
+            "-O2",
+            "-Wall",
+            "-Wextra",
+            "-Werror",
+            "-static",
+            "-o",
+            target,
+            source,
+        ],
+        what=f"compiling {source.name}",
+        mend="run `make apt` for gcc and libc6-dev",
+    )
 
 
 def _libraries(root: Root, programs: tuple[str, ...]) -> list[str]:

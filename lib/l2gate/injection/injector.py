@@ -36,6 +36,11 @@ class Injector:
         deadline = self._budget.deadline("the vCPU's state", _ANSWER_SECONDS)
         return VcpuState(self._remote.ask("state", deadline))
 
+    def requeue(self) -> VcpuState:
+        """Give an interrupt that is on its way back to the local APIC. Raises HelperError."""
+        deadline = self._budget.deadline("the local APIC takes an interrupt back", _ANSWER_SECONDS)
+        return VcpuState(self._remote.ask("requeue", deadline))
+
     def set_events(
         self, request: ExceptionRequest, *, repeat: int = 1, undo: bool = True
     ) -> Outcome:

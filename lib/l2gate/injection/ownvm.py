@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from l2gate.contract import eras
 from l2gate.contract.choice import words_of_row
 from l2gate.contract.judge import Judgement, Verdict
 from l2gate.contract.paths import ALL
@@ -15,8 +17,9 @@ from l2gate.contract.table import Case, Ground, Table, load
 from l2gate.deadline import Deadline
 from l2gate.errors import BenchError, NotHere
 from l2gate.events import Event
+from l2gate.injection import vectors
 from l2gate.injection.evidence import Evidence, none_chosen
-from l2gate.injection.vectors import label
+from l2gate.injection.vectors import NMI, label
 from l2gate.wires.connection import Remote
 from l2gate.wires.switchboard import SharedConnection
 
@@ -56,7 +59,7 @@ class OwnVm(Evidence):
             if isinstance(answer, str):
                 self._not_conducted(case, answer, each)
             else:
-                self._conclude(case, Seen(answer, ground.format), each)
+                self._conclude(case, Seen(answer, ground.format), ground, each)
 
     def _ask(self, cases: Sequence[Case]) -> tuple[Ground, list[Case], list[dict[str, Any] | str]]:
         """The cases that hold here and their answers, by one process over one channel; instead of
@@ -65,21 +68,31 @@ class OwnVm(Evidence):
         with self._l0.start([self.facts.helper, "cases"], deadline) as remote:
             ground = ground_of(remote.read_object(deadline))
             here = [case for case in cases if case.holds(ground)]
+            self._tell_unasked(cases, ground)
             remote.send("\n".join(case.request for case in here))
             seconds = _START_SECONDS + _CASE_SECONDS * len(here)
             deadline = self.budget.deadline(f"{len(here)} cases on L0", seconds)
             return ground, here, [_answer(remote, deadline) for _ in here]
 
-    def _conclude(self, case: Case, seen: Seen, seconds: float) -> None:
-        judgement, deviations = judge_case(case, seen)
-        told = {"seen_errno": seen.errno, "who": seen.who, "proof": _proof(seen)}
-        self._record(case, judgement, seconds, told | {"deviations": deviations})
+    def _tell_unasked(self, cases: Sequence[Case], ground: Ground) -> None:
+        """What the kernel or the CPU has not, and how many cases that costs."""
+        lacking = Counter(lack for case in cases if (lack := case.unasked(ground)))
+        for lack, count in lacking.items():
+            data = {"test": self.test, "table": cases[0].table, "lacks": lack, "cases": count}
+            text = f"{cases[0].table}: {count} cases are not asked, they need {lack}"
+            self.timeline.record(Event("L0", "unasked", text, data=data))
+
+    def _conclude(self, case: Case, seen: Seen, ground: Ground, seconds: float) -> None:
+        ruling = judge_case(case, seen, ground.steps)
+        told: dict[str, Any] = {"seen_errno": seen.errno, "who": seen.who, "proof": _proof(seen)}
+        told |= {"deviations": list(ruling.known), "finding": ruling.finding}
+        self._record(case, ruling.judgement, seconds, told)
 
     def _not_conducted(self, case: Case, why: str, seconds: float) -> None:
         """KVM would not do what comes before the injection, or the helper has lost its way."""
         judgement = Judgement(Verdict.INCONCLUSIVE, f"it could not be conducted: {why}")
         told: dict[str, Any] = {"seen_errno": None, "who": "not-run", "proof": {}}
-        self._record(case, judgement, seconds, told | {"deviations": []})
+        self._record(case, judgement, seconds, told | {"deviations": [], "finding": ""})
 
     def _record(
         self, case: Case, judgement: Judgement, seconds: float, told: dict[str, Any]
@@ -125,10 +138,22 @@ def ground_of(head: dict[str, Any]) -> Ground:
     return Ground(
         format=head["format"],
         soft_exceptions=head["soft_exceptions"],
-        modern=caps["KVM_CAP_X86_TRIPLE_FAULT_EVENT"] > 0,
+        steps=eras.shown(caps),
         sync_events=bool(caps["KVM_CAP_SYNC_REGS"] & _KVM_SYNC_X86_EVENTS),
         nested_state=caps["KVM_CAP_NESTED_STATE"] > 0,
+        checks_codes=None if head["any_error_code"] is None else not head["any_error_code"],
+        injectable=_injectable(head),
     )
+
+
+def _injectable(head: dict[str, Any]) -> frozenset[int]:
+    """SVM hardware takes what is an exception alone (APM volume 2, 15.20; kvm-unit-tests, svm);
+    QEMU's TCG all but the NMI and 31. VMX takes every vector (SDM volume 3, 27.2.1.3)."""
+    if head["format"] == "vmx":
+        return frozenset(range(32))
+    if head["tcg"]:
+        return frozenset(range(31)) - {NMI}
+    return vectors.SVM_EXCEPTIONS | ({vectors.CONTROL_PROTECTION} if head["cet"] else set())
 
 
 def _answer(remote: Remote, deadline: Deadline) -> dict[str, Any] | str:

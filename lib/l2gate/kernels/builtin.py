@@ -59,15 +59,26 @@ def read(modules: Path | None, folder: Path | None, image: Path, release: str) -
     for home in (modules, folder):
         if home and (home / "modules.builtin").is_file():
             return _listed(home / "modules.builtin")
-    plain = vmlinux.unpacked(image)
-    data = plain.path.read_bytes() if plain else b""
-    if text := _embedded(data):
-        return _configured(text, "the configuration in its image")
-    for file in _configurations(folder, release) if folder else ():
-        if (text := _of_release(file, release)) is not None:
-            return _configured(text, str(file))
+    if found := configuration(folder, image, release):
+        return _configured(*found)
+    data = _unpacked(image)
     absent = frozenset(name for name, mark in _MARKS.items() if data and mark not in data)
     return BuiltIn("its image does not hold their names", absent=absent)
+
+
+def configuration(folder: Path | None, image: Path, release: str) -> tuple[str, str] | None:
+    """What the kernel was configured with, and where that is said; None if it is nowhere."""
+    if text := _embedded(_unpacked(image)):
+        return text, "the configuration in its image"
+    for file in _configurations(folder, release) if folder else ():
+        if (text := _of_release(file, release)) is not None:
+            return text, str(file)
+    return None
+
+
+def _unpacked(image: Path) -> bytes:
+    plain = vmlinux.unpacked(image)
+    return plain.path.read_bytes() if plain else b""
 
 
 def _listed(file: Path) -> BuiltIn:

@@ -11,7 +11,7 @@ from pathlib import Path
 from l2gate.errors import KernelSpecError
 from l2gate.events import Timeline
 from l2gate.images import cache, roots
-from l2gate.kernels import builtin, variants, vmlinux
+from l2gate.kernels import builtin, config, variants, vmlinux
 from l2gate.kernels.patch import Patch
 from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse, recipes, release_of
 from l2gate.kernels.vmlinux import Vmlinux
@@ -88,6 +88,16 @@ def _own(spec: DirSpec) -> KernelUnderTest:
         key=cache.digest(*parts),
         home=spec.folder,
     )
+
+
+def unconfigured(kernel: KernelUnderTest) -> str:
+    """All options that an emulated machine needs and the configuration of a kernel of the user's,
+    if there is one, lacks; with where it says so. Empty if it lacks none."""
+    if kernel.home is None:
+        return ""
+    found = builtin.configuration(kernel.home, kernel.vmlinuz, kernel.release)
+    lacks = config.missing(found[0]) if found else []
+    return f"{', '.join(lacks)} ({found[1]})" if found and lacks else ""
 
 
 def known() -> tuple[tuple[str, str], ...]:

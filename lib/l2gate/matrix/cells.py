@@ -22,6 +22,12 @@ class Cell:
     host: str
     expected: Verdict
     why: str
+    #: What a table calls the kernel; empty: by its spec.
+    title: str = ""
+
+    @property
+    def label(self) -> str:
+        return self.title or self.kernel
 
     @property
     def name(self) -> str:

@@ -74,13 +74,14 @@ class Matrix:
         jobs: int,
         console: Console,
         settings: Settings,
+        name: str = "matrix",
     ) -> None:
-        self._cells, self._outcome = cells, Outcome(console, folder, "matrix")
+        self._cells, self._outcome = cells, Outcome(console, folder, name)
         self._settings = settings
         how = cache.digest(repr(settings))
         self._keys = {cell: f"{fingerprint(cell.kernel)}-{how}-{cell.host}" for cell in cells}
-        self._state = State("matrix", cache.digest(*self._keys.values()))
-        self._durations = Durations("matrix")
+        self._state = State(name, cache.digest(*self._keys.values()))
+        self._durations = Durations(name)
         self._jobs = jobs or os.cpu_count() or 1
         self._found: dict[Cell, Found] = {}
         self._by_name = {cell.name: cell for cell in cells}
@@ -102,6 +103,11 @@ class Matrix:
         found = [self._found[cell] for cell in self._cells]
         self._write(found, time.monotonic() - start)
         return exit_code(found)
+
+    @property
+    def found(self) -> list[Found]:
+        """The cells that have been asked, in their order."""
+        return [self._found[cell] for cell in self._cells if cell in self._found]
 
     def _take_what_is_there(self) -> None:
         """What an interrupted matrix had found out; where the bench broke it is asked again."""
@@ -184,7 +190,7 @@ class Matrix:
 def _line(found: Found) -> Text:
     cell = found.cell
     line = _ROW.format(
-        cell.kernel, cell.host, found.contract, cell.expected, found.verdict,
+        cell.label, cell.host, found.contract, cell.expected, found.verdict,
         f"{found.seconds:.0f}", found.said,
     )  # fmt: skip
     return Text(line, style="" if found.as_expected else COLOURS[found.verdict])
@@ -192,7 +198,7 @@ def _line(found: Found) -> Text:
 
 def _row(found: Found) -> Row:
     return Row(
-        kernel=found.cell.kernel,
+        kernel=found.cell.label,
         host=found.cell.host,
         expected=found.cell.expected.value,
         verdict=found.verdict.value,

@@ -70,9 +70,12 @@ class Result:
       unchanged, changed, events_before, events_after, outcomes, liveness (l1, l2, l2_heartbeat,
       hits). A case of a table (l2gate/contract/table.py) has also table, line, case (its name),
       asked (the helper's words), sent (those that went to KVM), expected (by column), who (got
-      it), deviations (known ones that were seen), and in its proof returned (what
+      it), deviations (known ones that were seen), finding (what neither is known nor was promised
+      by the kernel's era; empty if nothing), and in its proof returned (what
       KVM_GET_VCPU_EVENTS said), exit (L1's record of its VM-exit) and earlier (of the one before)
       instead of marker, events_before, events_after, outcomes and l2_heartbeat.
+    - ``unasked``: cases that were not asked: test, table, cases (how many), and what the kernel or
+      the CPU lacks for them.
     - ``paths``: one entry per way of injecting (contract/paths.py): name, how, covered (by the
       commit's check), chosen (by --path), cases (how many it had), l2_active, passing.
     - ``deliveries``: what became of an exception accepted while L1 was active: test, vector, wanted
@@ -99,6 +102,7 @@ class Result:
     cases: list[dict[str, Any]]
     deliveries: list[dict[str, Any]] = field(default_factory=list)
     paths: list[dict[str, Any]] = field(default_factory=list)
+    unasked: list[dict[str, Any]] = field(default_factory=list)
     mend: str = ""
     logs: str = ""
     schema_version: int = SCHEMA_VERSION
@@ -156,6 +160,7 @@ def assemble(
         cases=cases,
         deliveries=[event.data for event in events if event.kind == "delivery"],
         paths=paths.report(cases, _path(events)),
+        unasked=[event.data for event in events if event.kind == "unasked"],
         logs=logs,
         settings=settings,
         asked=list(asked),
@@ -303,7 +308,8 @@ def _overall(
     broken = [case for case in cases if case["verdict"] == Verdict.FAIL]
     if failed or broken:
         names = _first(test.name for test in failed) or broken[0]["test"]
-        return Verdict.FAIL, f"{len(broken)} of {len(cases)} cases break the contract ({names})", ""
+        reason = f"{len(broken)} of {len(cases)} cases break the contract ({names})"
+        return Verdict.FAIL, reason + _beside(events, cases), ""
     if complaints:
         return Verdict.FAIL, complaints[0], "the whole of it is in the job's L0 console"
     if error := _error(events):
@@ -375,9 +381,22 @@ def _proof(events: list[Event], cases: list[_Case]) -> tuple[Verdict, str, str]:
     if len(proven) < len(counted):
         lacking = f"{len(counted) - len(proven)} of {len(counted)} {words.ones} lack their control"
         return Verdict.INCONCLUSIVE, f"{lacking}: {words.control}", _RUN_ALL
+    reason = f"{len(cases)} cases{by}, {len(proven)} {words.proven}{_beside(events, cases)}"
+    return Verdict.PASS, reason, ""
+
+
+def _beside(events: list[Event], cases: list[_Case]) -> str:
+    """What was seen beside the promise: it decides nothing, and is told in the same breath."""
     known = sum(bool(case.get("deviations")) for case in cases)
-    tail = f", {known} with a known deviation" if known else ""
-    return Verdict.PASS, f"{len(cases)} cases{by}, {len(proven)} {words.proven}{tail}", ""
+    found = sum(bool(case.get("finding")) for case in cases)
+    told = []
+    if known and _is_payload(events):
+        told.append(f", {known} with a known deviation")
+    elif known:
+        told.append(f"; beside the promise {known} are as known of this era")
+    if found:
+        told.append(f", {found} {'is a finding' if found == 1 else 'are findings'} beside it")
+    return "".join(told)
 
 
 def _tests(events: list[Event], avocado: dict[str, Any] | None) -> list[TestResult]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -245,13 +245,12 @@ def _path_rows(result: Result) -> list[str]:
 def _notes(result: Result) -> list[str]:
     """Known deviations, and what was skipped and why: each once."""
     known = Counter(
-        f"{case['table']}.txt:{case['line']} {case['case']}: "
-        f"{deviation(text, case['active_level'])}"
+        f"{_place(case)}: {deviation(text, case['active_level'])}"
         for case in result.cases
         for text in case.get("deviations", ())
     )
     lines = [
-        f"known     a defect that the table's header names: {text} ({count} case{'s'[: count > 1]})"
+        f"known     as the table tells: {text} ({count} case{'s'[: count > 1]})"
         for text, count in known.items()
     ]
     skipped = [test for test in result.tests if test.verdict == Verdict.SKIP]
@@ -262,7 +261,27 @@ def _notes(result: Result) -> list[str]:
         for why, names in whys.items():
             what = names[0] if len(names) == 1 else f"{len(names)} tests"
             lines.append(f"skipped   {what}: {why}")
+    lines += [f"FINDING   {place}: {text}" for place, text in _found(result)]
+    lines += [
+        f"not asked {lack['cases']} cases of {lack['table']}, which need {lack['lacks']}"
+        for lack in result.unasked
+    ]
     return [*lines, ""] if lines else []
+
+
+def _found(result: Result) -> Iterator[tuple[str, str]]:
+    """What is neither known of the kernel's era nor was promised by it: it decides nothing."""
+    for case in result.cases:
+        if case.get("finding"):
+            asked = f" ({case['asked']})" if "asked" in case else ""
+            yield f"{_place(case)}{asked}", case["finding"]
+
+
+def _place(case: dict[str, Any]) -> str:
+    """The row of a case, or by which way QEMU was made to inject what."""
+    if "table" in case:
+        return f"{case['table']}.txt:{case['line']} {case['case']}"
+    return f"QEMU's {case['path']} {name(case['vector'])}"
 
 
 # --- what was asked -------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`l2gate matrix | mutants | observe | compare | bench | soak`: asking more than once."""
+"""`l2gate matrix | mutants | eras | observe | compare | bench | soak`: asking more than once."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from l2gate.errors import UsageError
 from l2gate.events import Timeline
 from l2gate.hosts import kinds
 from l2gate.matrix import cells
+from l2gate.matrix import eras as from_trees
 from l2gate.matrix import observe as observation
 from l2gate.matrix.matrix import Matrix, fetch_kernel
 from l2gate.matrix.mutant import Mutant, all_mutants, read
@@ -44,6 +45,15 @@ def mutants(arguments: argparse.Namespace) -> int:
     if not chosen:
         raise UsageError("no mutant is about that host", "leave out --host")
     return Mutants(chosen, arguments.folder, arguments.jobs, screen(), settings).run()
+
+
+def eras(arguments: argparse.Namespace) -> int:
+    """Every tree on every host."""
+    settings = wanted(arguments)
+    out = beside(arguments)
+    asked, broken = from_trees.cells(arguments.trees, _emulated(arguments.host), out)
+    matrix = Matrix(asked, arguments.folder, arguments.jobs, screen(), settings, name="eras")
+    return from_trees.told(matrix, matrix.run(), broken, screen())
 
 
 def _emulated(hosts: Sequence[str] | None) -> Sequence[str]:

@@ -18,6 +18,9 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+#: Bytes for a level's random pool: more than any kernel wants before getrandom(2) answers.
+_ENTROPY = 256
+
 
 @dataclass(frozen=True)
 class KeyPair:
@@ -54,7 +57,8 @@ class KeyPair:
 
 
 def write_seed(path: Path, name: str, host_key: KeyPair, allowed: KeyPair) -> None:
-    """The disk that gives a booting level its name and its keys: a plain tar, mode 0600.
+    """The disk that gives a booting level its name, its keys and random bytes to begin with: a
+    plain tar, mode 0600.
 
     Its first member is `name`: by these first bytes a booting level knows the disk.
     """
@@ -62,6 +66,7 @@ def write_seed(path: Path, name: str, host_key: KeyPair, allowed: KeyPair) -> No
         "name": name.encode() + b"\n",
         "host_key": host_key.dropbear_host_key(),
         "authorized_keys": allowed.public_line.encode() + b"\n",
+        "entropy": os.urandom(_ENTROPY),
     }
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:

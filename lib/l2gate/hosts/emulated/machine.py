@@ -12,11 +12,11 @@ from typing import ClassVar
 
 from l2gate.console import Console
 from l2gate.deadline import Budget, Deadline
-from l2gate.errors import BenchError
+from l2gate.errors import BenchError, KernelSpecError
 from l2gate.hosts.host import GuestFiles, Host, Place
 from l2gate.images import cache, initramfs, userland
-from l2gate.images.userland import LINUX
-from l2gate.kernels.kernel import KernelUnderTest, closure, untold
+from l2gate.images.userland import BUILT_IN, LINUX
+from l2gate.kernels.kernel import KernelUnderTest, closure, unconfigured, untold
 from l2gate.wires.keys import KeyPair, write_seed
 from l2gate.wires.ssh import Endpoint, SshConnection
 
@@ -50,6 +50,11 @@ _EXCHANGE_SECONDS = 10
 def fitness(kernel: KernelUnderTest) -> str:
     """What can be said of a kernel before it is booted. Raises KernelSpecError if it lacks what an
     emulated machine needs."""
+    if lacks := unconfigured(kernel):
+        raise KernelSpecError(
+            f"kernel {kernel.release} is built without {lacks}",
+            "an emulated machine needs them all; images/kernels/eras/small.config has them",
+        )
     closure(kernel, _NEEDED)
     if unknown := untold(kernel, _NEEDED):
         return f"whether it has built in {', '.join(unknown)} cannot be told before it is booted"
@@ -76,7 +81,7 @@ class EmulatedHost(Host):
 
     #: How much slower than hardware it is, for the deadlines.
     slowness: ClassVar[float]
-    command_line: ClassVar[str] = LINUX
+    command_line: ClassVar[str] = f"{LINUX} {BUILT_IN}"
 
     helper = HELPER
 

@@ -47,7 +47,10 @@ class TcgHost(EmulatedHost):
         self._monitor_path = self.private / "l0-qmp"
         words = [_QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         # `max` with the vendor of an AMD CPU: KVM chooses its module by SVM, not by the name.
-        words += ["-M", "pc,usb=off,vmport=off", "-accel", "tcg,thread=multi", "-cpu", "max"]
+        words += ["-M", "pc,usb=off,vmport=off", "-accel", "tcg,thread=multi"]
+        # Without page tables of five levels, which KVM before 4.14 does not know: its guests are
+        # handed a CPU that says it has them.
+        words += ["-cpu", "max,la57=off"]
         # One CPU: between two, each of the helper's hand-overs to QEMU's thread would be an IPI,
         # which costs an emulator more than the turn itself.
         words += ["-smp", "1", "-m", "2048"]
