@@ -191,29 +191,14 @@ static bool do_set(char *words)
 	return good;
 }
 
-static bool do_state(void)
+/* What the vCPU holds; requeue: once its local APIC has back what was on its way. */
+static bool tell_vcpu(bool requeue)
 {
 	bool good;
 
 	if (!vcpu_attach(&vcpu))
 		return false;
-	good = vcpu_read(&vcpu, &before);
-	vcpu_detach(&vcpu);
-	if (good) {
-		json_begin("vcpu");
-		vcpu_print(&before);
-		json_end();
-	}
-	return good;
-}
-
-static bool do_requeue(void)
-{
-	bool good;
-
-	if (!vcpu_attach(&vcpu))
-		return false;
-	good = vcpu_read(&vcpu, &before) && vcpu_requeue(&vcpu, &before);
+	good = vcpu_read(&vcpu, &before) && (!requeue || vcpu_requeue(&vcpu, &before));
 	vcpu_detach(&vcpu);
 	if (good) {
 		json_begin("vcpu");
@@ -239,10 +224,10 @@ int verb_inject(int argc, char **argv)
 		if (!strcmp(line, "quit"))
 			break;
 		if (!strcmp(line, "state")) {
-			if (!do_state())
+			if (!tell_vcpu(false))
 				return FAILED;
 		} else if (!strcmp(line, "requeue")) {
-			if (!do_requeue())
+			if (!tell_vcpu(true))
 				return FAILED;
 		} else if (!strncmp(line, "set ", 4)) {
 			if (!do_set(line + 4))

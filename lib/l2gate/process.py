@@ -18,6 +18,7 @@ from l2gate.errors import BenchError, MissingPrerequisite
 _PR_SET_PDEATHSIG = 1
 #: Seconds in which a program that was asked to end must have ended.
 _ENDING_SECONDS = 60
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def run(
@@ -52,8 +53,19 @@ def owned(argv: Sequence[str], **options: Any) -> Iterator[subprocess.Popen[byte
     """A process, and those that it starts, that do not outlive the block: left by an exception,
     they are all asked to end (they may have something of their own to remove), and ended if they do
     not. mmdebstrap waits for its children, so it is not enough to ask itself."""
-    process = subprocess.Popen(argv, process_group=0, **options)
+    # A signal that came while it is started would leave it without an owner.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _INTERRUPTS)
+
+    def as_before() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
     try:
+        process = subprocess.Popen(argv, process_group=0, preexec_fn=as_before, **options)
+    except BaseException:
+        as_before()
+        raise
+    try:
+        as_before()
         yield process
     finally:
         end(process, lambda number: os.killpg(process.pid, number))
