@@ -62,27 +62,29 @@ class OwnVm(Evidence):
                 self._conclude(case, Seen(answer, ground.format), ground, each)
 
     def _ask(self, cases: Sequence[Case]) -> tuple[Ground, list[Case], list[dict[str, Any] | str]]:
-        """The cases that hold here and their answers, by one process over one channel; instead of
-        an answer why there is none, twice. (In 4.20 a level now and then does not start after a
-        VM that was migrated; the helper has taken another VM since.)"""
+        """The cases that hold here and their answers, by one process over one channel. What could
+        not be conducted is asked once more, of another process and VM: in 4.20 a level now and then
+        does not start in one that has seen a migration. Else there is why instead of an answer."""
+        ground, here, answers = self._batch(cases)
+        self._tell_unasked(cases, ground)
+        left = [index for index, answer in enumerate(answers) if isinstance(answer, str)]
+        if left:
+            _, _, again = self._batch([here[index] for index in left])
+            for index, answer in zip(left, again, strict=True):
+                answers[index] = answer
+        return ground, here, answers
+
+    def _batch(
+        self, cases: Sequence[Case]
+    ) -> tuple[Ground, list[Case], list[dict[str, Any] | str]]:
         deadline = self.budget.deadline("the helper starts cases on L0", _START_SECONDS)
         with self._l0.start([self.facts.helper, "cases"], deadline) as remote:
             ground = ground_of(remote.read_object(deadline))
             here = [case for case in cases if case.holds(ground)]
-            self._tell_unasked(cases, ground)
-            answers = self._answers(remote, here)
-            left = [index for index, answer in enumerate(answers) if isinstance(answer, str)]
-            if left:
-                again = self._answers(remote, [here[index] for index in left])
-                for index, answer in zip(left, again, strict=True):
-                    answers[index] = answer
-            return ground, here, answers
-
-    def _answers(self, remote: Remote, cases: Sequence[Case]) -> list[dict[str, Any] | str]:
-        remote.send("\n".join(case.request for case in cases))
-        seconds = _START_SECONDS + _CASE_SECONDS * len(cases)
-        deadline = self.budget.deadline(f"{len(cases)} cases on L0", seconds)
-        return [_answer(remote, deadline) for _ in cases]
+            remote.send("\n".join(case.request for case in here))
+            seconds = _START_SECONDS + _CASE_SECONDS * len(here)
+            deadline = self.budget.deadline(f"{len(here)} cases on L0", seconds)
+            return ground, here, [_answer(remote, deadline) for _ in here]
 
     def _tell_unasked(self, cases: Sequence[Case], ground: Ground) -> None:
         """What the kernel or the CPU has not, and how many cases that costs."""
