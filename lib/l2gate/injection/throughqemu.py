@@ -146,6 +146,12 @@ class ThroughQemu(Session):
     def nmi(self, level: str) -> None:
         """QMP inject-nmi: L1's, whoever is active; never refused (KVM_NMI)."""
         self._only_if_asked("nmi", NMI, level)
+        if not self.facts.svm and not self.facts.steps.get("4.19"):
+            raise MissingPrerequisite(
+                "no such kernel has promised anything of NMIs, and 4.12 harms L1 with one for good "
+                "(its CR4 is another afterwards); on the helper's own VM they were asked",
+                "a kernel of 4.19 or later",
+            )
         before, said = self._count("NMI"), len(self._console.text())
         restart = Restart(self.monitor, self._console, self.budget)
         with self._stopped_in(level) as state:

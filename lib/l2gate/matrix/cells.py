@@ -24,6 +24,8 @@ class Cell:
     why: str
     #: What a table calls the kernel; empty: by its spec.
     title: str = ""
+    #: Whether it may end L1 by what it accepts, so that later tests come to nothing.
+    harmful: bool = False
 
     @property
     def label(self) -> str:

@@ -51,7 +51,9 @@ def told(matrix: Matrix, code: int, broken: Sequence[str], console: Console) -> 
 
 
 def _cell(tree: Tree, built: Path, host: str) -> Cell:
-    return Cell(f"dir:{built}", host, *expected(tree), title=tree.version)
+    verdict, why = expected(tree)
+    red = verdict is Verdict.FAIL
+    return Cell(f"dir:{built}", host, verdict, why, title=tree.version, harmful=red)
 
 
 def expected(tree: Tree) -> tuple[Verdict, str]:

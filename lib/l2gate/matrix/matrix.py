@@ -227,7 +227,7 @@ def read_run(cell: Cell, target: Path, log: Path, status: int, seconds: float) -
     try:
         result = json.loads(target.read_text())
         verdict, reason = Verdict(result["verdict"]), result["reason"]
-        if cell.expected is Verdict.FAIL and (broken := _broke_off(result)):
+        if cell.expected is Verdict.FAIL and not cell.harmful and (broken := _broke_off(result)):
             verdict, reason = Verdict.INFRA_ERROR, f"{broken}; beside that: {reason}"
         return Found(cell, verdict, reason, seconds, result)
     except (OSError, ValueError, KeyError):
