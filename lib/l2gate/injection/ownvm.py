@@ -71,10 +71,18 @@ class OwnVm(Evidence):
         self._tell_unasked(cases, ground)
         left = [index for index, answer in enumerate(answers) if isinstance(answer, str)]
         if left:
+            for index in left:
+                self._lost(here[index], str(answers[index]))
             _, _, again = self._batch([here[index] for index in left])
             for index, answer in zip(left, again, strict=True):
                 answers[index] = answer
         return ground, here, answers
+
+    def _lost(self, case: Case, why: str) -> None:
+        """A case that is asked again is told of: that it was lost is a fact of its own."""
+        place = f"{case.table}.txt:{case.line} {case.request}"
+        text = f"{place}: it could not be conducted ({why}), and is asked again of another VM"
+        self.timeline.note("L0", text, shown=True)
 
     def _batch(
         self, cases: Sequence[Case]
