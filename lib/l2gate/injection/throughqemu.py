@@ -76,6 +76,13 @@ class ThroughQemu(Session):
     def _connect(self) -> None:
         if self.facts.l2 != "tiny":
             raise MissingPrerequisite("a Linux L2 does not tell what it is hit by", "use l2=tiny")
+        if not self.facts.svm and not self.facts.steps.get("4.19"):
+            raise MissingPrerequisite(
+                "on VMX of such a kernel L1 does not outlive that QEMU writes its registers back, as "
+                "it does to inject (seen on 4.12: its CR4 has lost bits); injections past QEMU and on "
+                "the helper's own VM were asked",
+                "a kernel of 4.19 or later",
+            )
         super()._connect()
         self._console = Console("L1", Path(self.facts.consoles["L1"]))
         self._began = time.monotonic()
@@ -146,12 +153,6 @@ class ThroughQemu(Session):
     def nmi(self, level: str) -> None:
         """QMP inject-nmi: L1's, whoever is active; never refused (KVM_NMI)."""
         self._only_if_asked("nmi", NMI, level)
-        if not self.facts.svm and not self.facts.steps.get("4.19"):
-            raise MissingPrerequisite(
-                "no such kernel has promised anything of NMIs, and 4.12 harms L1 with one for good "
-                "(its CR4 is another afterwards); on the helper's own VM they were asked",
-                "a kernel of 4.19 or later",
-            )
         before, said = self._count("NMI"), len(self._console.text())
         restart = Restart(self.monitor, self._console, self.budget)
         with self._stopped_in(level) as state:
