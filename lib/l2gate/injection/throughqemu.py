@@ -78,9 +78,9 @@ class ThroughQemu(Session):
             raise MissingPrerequisite("a Linux L2 does not tell what it is hit by", "use l2=tiny")
         if not self.facts.svm and not self.facts.steps.get("4.19"):
             raise MissingPrerequisite(
-                "on VMX of such a kernel L1 does not outlive that QEMU writes its registers back, as "
-                "it does to inject (seen on 4.12: its CR4 has lost bits); injections past QEMU and on "
-                "the helper's own VM were asked",
+                "on VMX of such a kernel L1 does not outlive that QEMU writes its registers back, "
+                "as it does to inject (seen on 4.12: its CR4 has lost bits); injections past QEMU "
+                "and on the helper's own VM were asked",
                 "a kernel of 4.19 or later",
             )
         super()._connect()
