@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from l2gate.errors import BenchError, NotProven, UsageError
 from l2gate.guard import guarded
 from l2gate.images import cache
 from l2gate.scratch import Scratch
+from l2gate.settings import checkout
 
 
 @pytest.fixture(autouse=True)
@@ -183,3 +185,13 @@ def test_only_what_was_not_used_for_long_is_pruned(tmp_path: Path) -> None:
     for entry in cache.prunable(cache.entries(), 30):
         cache.remove(entry)
     assert not old.exists() and new.exists()
+
+
+def test_l2gate_cache_tells_of_each_kind_that_is_made() -> None:
+    sources = (checkout() / "lib/l2gate").rglob("*.py")
+    made = {
+        kind
+        for file in sources
+        for kind in re.findall(r'cache\.make\("([\w-]+)"', file.read_text())
+    }
+    assert made == set(cache.KINDS)

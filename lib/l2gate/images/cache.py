@@ -129,6 +129,7 @@ KINDS = {
     "kvm-tree": "KVM's source with its objects, compiled once for each series",
     "kvm-source": "KVM's source alone",
     "modules": "KVM modules built with patches",
+    "trees": "kernels built from source trees of yours",
     "vmlinux": "unpacked kernels",
     "l0-initrd": "initramfs of each kernel under test",
     "userland": "the image of L0 and L1",

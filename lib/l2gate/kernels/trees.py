@@ -163,7 +163,8 @@ class _Build:
     target: Path
 
     def run(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="l2gate-tree-", dir=self.target.parent) as name:
+        # In what is not an entry yet: it goes with that, however the build ends.
+        with tempfile.TemporaryDirectory(prefix="l2gate-tree-", dir=self.target) as name:
             work = Path(name)
             for part in ("out", "install"):
                 (work / part).mkdir()
