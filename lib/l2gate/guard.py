@@ -79,7 +79,7 @@ def _write_traceback(error: Exception) -> Path | None:
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             kept = sorted(folder.glob("l2gate-fault-*.log"))
-            for old in kept[: -_LOGS_KEPT or None]:
+            for old in kept[:-_LOGS_KEPT]:
                 old.unlink(missing_ok=True)
             stamp = time.strftime("%Y%m%dT%H%M%S")
             handle, name = tempfile.mkstemp(".log", f"l2gate-fault-{stamp}-", folder)
@@ -89,20 +89,24 @@ def _write_traceback(error: Exception) -> Path | None:
     return None
 
 
-def _say(code: int, cause: str, hint: str = "") -> int:
-    """Tell it on stderr, if somebody listens, and return ``code``."""
+def complain(cause: str, hint: str = "") -> None:
+    """Tell it on stderr, if somebody listens."""
     with suppress(OSError, ValueError, AttributeError):
         print(f"l2gate: {cause}", file=sys.stderr)
         if hint:
             print(f"  mend: {hint}", file=sys.stderr)
         sys.stderr.flush()
+
+
+def _say(code: int, cause: str, hint: str = "") -> int:
+    complain(cause, hint)
     return code
 
 
 @contextmanager
 def _ending_is_an_interrupt() -> Iterator[None]:
     """SIGTERM and SIGHUP end this process as Ctrl-C does: what it has begun is cleaned up."""
-    before = {number: signal.signal(number, _interrupt) for number in _ENDING}
+    before = {number: signal.signal(number, interrupt) for number in _ENDING}
     try:
         yield
     finally:
@@ -110,7 +114,8 @@ def _ending_is_an_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _interrupt(*_: object) -> None:
+def interrupt(*_: object) -> None:
+    """A signal's handler: what it ends passes through every `finally`, as at Ctrl-C."""
     raise KeyboardInterrupt
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from l2gate.guard import interrupt
 from l2gate.process import end, start_logged
 from l2gate.settings import Settings, child_environment, resolve
 
@@ -52,7 +53,7 @@ class Schedule:
     def run(self, works: Sequence[Work], tick: Callable[[], None] = lambda: None) -> None:
         """All of ``works``; ``tick`` is called now and then."""
         self._waiting = longest_first(works)
-        before = signal.signal(signal.SIGTERM, _as_interrupt)
+        before = signal.signal(signal.SIGTERM, interrupt)
         try:
             while self._waiting or self._running:
                 while self._waiting and len(self._running) < self._jobs:
@@ -95,10 +96,6 @@ class Schedule:
         for one in self._running:
             end(one.process)
         self._running.clear()
-
-
-def _as_interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def longest_first(works: Sequence[Work]) -> list[Work]:

@@ -19,7 +19,7 @@ from l2gate import settings as options
 from l2gate.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
 from l2gate.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
 from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Timeline
-from l2gate.guard import INTERRUPTED, told
+from l2gate.guard import INTERRUPTED, complain, interrupt, told
 from l2gate.hosts import kinds
 from l2gate.job import concluded
 from l2gate.plugins.known import known_tests
@@ -46,7 +46,7 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         if job.config.get("run.dry_run.enabled") or not _system_tests(job):
             return
         # SIGTERM must pass through the code that ends the bench, as Ctrl-C does.
-        signal.signal(signal.SIGTERM, _as_interrupt)
+        signal.signal(signal.SIGTERM, interrupt)
         try:
             self._set_up(job)
         except MissingPrerequisite as error:
@@ -72,7 +72,7 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         self._tear_down()
         result, code = concluded(self._timeline, Path(job.logdir), self._wanted.to_dict())
         if code and not self._followed and not self._announced:
-            _say(f"{result.verdict}: {result.reason}", result.mend)
+            complain(f"{result.verdict}: {result.reason}", result.mend)
         if job.interrupted_reason is not None and not self._followed:
             sys.exit(INTERRUPTED)
         if len(_system_tests(job)) == sum(len(suite.tests) for suite in job.test_suites):
@@ -135,20 +135,10 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
 
     def _announce(self, error: L2gateError) -> None:
         self._announced = True
-        _say(error.cause, error.mend)
+        complain(error.cause, error.mend)
         if self._timeline:
             data = {"cause": error.cause, "mend": error.mend, "exit_code": error.exit_code}
             FileSink(self._timeline)(Event("controller", "error", error.cause, data=data))
-
-
-def _say(cause: str, hint: str) -> None:
-    print(f"l2gate: {cause}", file=sys.stderr)
-    if hint:
-        print(f"  mend: {hint}", file=sys.stderr)
-
-
-def _as_interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _system_tests(job: Any) -> list[str]:
