@@ -30,10 +30,14 @@ class Monitor:
         self._thread.start()
         self._pump: _Pump | None = None
         self._client = QMPClient("l2gate")
+        # The library takes whatever comes first after its `qmp_capabilities` for the reply, be it
+        # an event of a machine that is just starting, and does not say what it was.
+        self._client.negotiate = False
         try:
             self._await(self._client.connect(target), deadline, "connecting to QMP")
+            self.execute("qmp_capabilities", deadline)
         except BaseException:
-            self._stop_loop()
+            self.close()
             raise
 
     @classmethod
