@@ -34,6 +34,17 @@ def test_a_crash_ends_the_wait_and_names_the_level(tmp_path: Path, line: str) ->
         console(tmp_path, f"booting\n{line}\n").wait_for("ready", Deadline("it is up", 60))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING: CPU: 0 PID: 0 at arch/x86/kernel/fpu/xstate.c:878 paranoid_xstate_size_valid+0x4",
+        "WARNING: CPU: 0 PID: 91 at arch/x86/kvm/x86.c:1289 kvm_set_tsc_khz+0x1ec/0x200",
+    ],
+)
+def test_a_warning_of_an_emulated_cpu_is_no_crash(tmp_path: Path, line: str) -> None:
+    assert console(tmp_path, f"{line}\n").crash() is None
+
+
 def test_a_level_that_ended_is_told_from_one_that_is_slow(tmp_path: Path) -> None:
     slow = console(tmp_path, "booting\n")
     with pytest.raises(GuestCrash, match="QEMU ended"):

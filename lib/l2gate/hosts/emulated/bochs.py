@@ -33,7 +33,9 @@ class BochsHost(EmulatedHost):
     spec = "emulated-intel"
     slowness = 12.0
     #: The CPU model says 3.5 GHz: each second of a wait would last 3.5 G instructions.
-    command_line = f"{EmulatedHost.command_line} tsc_early_khz={IPS // 1000}"
+    #: INVPCID for one address leaves global pages be, as it may (SDM 4.10.4.1); kernels before 4.15
+    #: flush their own with it, and find old bytes where they have just patched themselves.
+    command_line = f"{EmulatedHost.command_line} tsc_early_khz={IPS // 1000} noinvpcid"
     _terminal: Terminal | None = None
     _port = 0
 
