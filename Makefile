@@ -76,7 +76,7 @@ help:
 	@echo 'make test   all set-up, then lint, unit tests and the system tests both ways'
 	@echo 'make test-install  these commands, typed on bare Debian systems: SUITES, WHO, COLD=no'
 	@echo 'make compare  all set-up, then the same cases on the Intel and on the AMD host, side by side'
-	@echo 'make doctor   every prerequisite on HOST at once: found, enough, mend'
+	@echo 'make doctor   every prerequisite on HOST at once: found, enough, hint'
 	@echo 'make bench    where the seconds go, over N (3) runs on each host; make soak: N (50) runs'
 	@echo 'make matrix   all set-up, other Debian kernels too, then each kernel on each host: one table'
 	@echo 'make mutants  all set-up, then kernels broken on purpose: each must be caught; make observe'
@@ -100,7 +100,7 @@ apt:
 	sudo=; [ "$$(id -u)" = 0 ] || sudo=sudo; \
 	if [ -n "$$sudo" ] && ! command -v sudo >/dev/null; then \
 	  echo "l2gate needs these packages:" $$missing >&2; \
-	  echo "  mend: run 'make apt' as root, or install sudo" >&2; exit 2; fi; \
+	  echo "  hint: run 'make apt' as root, or install sudo" >&2; exit 2; fi; \
 	echo "installing:" $$missing; \
 	$$sudo apt-get update -q && \
 	$$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends $$missing
@@ -111,7 +111,7 @@ venv: $(STAMP)
 $(STAMP): $(LOCK) lib/pyproject.toml $(if $(OTHER),other-venv)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "l2gate needs Python 3.11 or later; $(PYTHON) is older or missing" >&2; \
-	    echo "  mend: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	    echo "  hint: make PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@echo 'making .venv'
 	@$(if $(OTHER),$(PYTHON) -m venv --clear $(VENV),rm -f $@)
 	@$(PIP) install -q --require-hashes -r $(LOCK)

@@ -11,7 +11,7 @@
  * ROM touches them from the lowest up. By then the BIOS has touched two: the lowest, and the
  * highest, where its ACPI tables are.
  *
- * What the controller leaves at HANDOVER (lib/l2gate/hosts/ramboot.py writes it):
+ * What the controller leaves at HANDOVER (lib/l2gate/hosts/emulated/ramboot.py writes it):
  */
 #define HANDOVER 0x100000
 #define MAGIC 0		/* the value that also stands at END */

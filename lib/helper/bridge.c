@@ -5,7 +5,7 @@
  * Waits until the socket is there if --within is given: a look from outside, again and again, would
  * take an emulated CPU from the program that is to make it. Says "connected" on stderr then.
  * Carries stdin to a unix stream socket and the socket to stdout, until either side closes.
- * It is a wire: it prints nothing of its own on stdout.
+ * It is a pipe: it prints nothing of its own on stdout.
  */
 #include <errno.h>
 #include <libgen.h>

@@ -124,7 +124,7 @@ const char *errno_name(int number)
 	return other;
 }
 
-int json_error(int number, const char *mend, const char *format, ...)
+int json_error(int number, const char *hint, const char *format, ...)
 {
 	char text[512];
 	va_list arguments;
@@ -136,7 +136,7 @@ int json_error(int number, const char *mend, const char *format, ...)
 	json_text("what", text);
 	json_number("errno", number);
 	json_text("name", errno_name(number));
-	json_text("mend", mend);
+	json_text("hint", hint);
 	json_end();
 	return FAILED;
 }

@@ -26,7 +26,7 @@ void json_null(const char *key);
 const char *errno_name(int number);
 
 /* A whole error line. `number` 0: no errno. Returns FAILED. */
-int json_error(int number, const char *mend, const char *format, ...)
+int json_error(int number, const char *hint, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
 
 #endif

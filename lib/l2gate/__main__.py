@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The command `l2gate`: an exit code never says more than is known.
 
 Only the standard library is imported before the guard stands: a broken .venv is no broken kernel.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 # PYTHON_ARGCOMPLETE_OK
 """l2gate asks whether KVM keeps userspace from injecting exceptions into a nested guest."""
 
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from l2gate import settings as options
-from l2gate.errors import UsageError
+from l2gate.foundation import settings as options
+from l2gate.foundation.errors import UsageError
 
 _HOST = ("host", "kernel", "expect_kernel")
 _QUESTION = ("expect", "path", "case", "l2", "proof")
@@ -117,7 +118,7 @@ def _name(parser: argparse.ArgumentParser) -> None:
 
 def _down(parser: argparse.ArgumentParser) -> None:
     told = parser.add_argument("names", nargs="*", metavar="NAME", help="which")
-    told.completer = _complete("standing")  # type: ignore[attr-defined]
+    told.completer = _complete("persistent")  # type: ignore[attr-defined]
     parser.add_argument("--all", action="store_true", help="all that are up")
 
 
@@ -151,7 +152,7 @@ VERBS = (
     Verb("contract", _ASK, "what a kernel has promised, how that is known, what is expected",
          "asking.contract",
          ("host", "kernel", "expect", "path", "ssh_config", "bochs", "patience"), _boot),
-    Verb("doctor", _HOSTS, "every prerequisite at once: found, enough, mend", "hosts.doctor",
+    Verb("doctor", _HOSTS, "every prerequisite at once: found, enough, hint", "hosts.doctor",
          ("host", "kernel", "expect_kernel", "l2", *_LAB, "bochs", "patience"), _json),
     Verb("hosts", _HOSTS, "list the hosts and whether they can be used", "hosts.hosts",
          ("bochs",)),
@@ -237,7 +238,7 @@ class _Parser(argparse.ArgumentParser):
             hint = options.nearest(choice[2], choice[3].replace("'", "").split(", "))
         if message.startswith(_UNKNOWN):
             hint = self._hint(message.removeprefix(_UNKNOWN).partition(" ")[0].partition("=")[0])
-        self.exit(UsageError.exit_code, f"{self.prog}: {message}\n  mend: {hint}\n")
+        self.exit(UsageError.exit_code, f"{self.prog}: {message}\n  hint: {hint}\n")
 
     def _hint(self, word: str) -> str:
         """For an option that is none here."""
@@ -271,7 +272,7 @@ class _Main(_Parser):
 
 class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from l2gate.provenance import version_line
+        from l2gate.report.provenance import version_line
 
         print(version_line())
         parser.exit(0)

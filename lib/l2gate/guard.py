@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How a process of l2gate ends: its exit code says what kind of thing happened, whatever it was.
 
 1 means that the kernel broke the promise, and nothing else may end with it, so an exception that is
@@ -16,8 +17,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from l2gate.errors import BenchError, L2gateError
-from l2gate.settings import state_dir
+from l2gate.foundation.errors import BenchError, L2gateError
+from l2gate.foundation.settings import state_dir
 
 INTERRUPTED = 130
 _FAULT = BenchError.exit_code
@@ -37,7 +38,7 @@ def guarded(body: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         return _say(INTERRUPTED, "interrupted")
     except L2gateError as error:
-        return _say(error.exit_code, error.cause, error.mend)
+        return _say(error.exit_code, error.cause, error.hint)
     except BrokenPipeError:
         return _say(_FAULT, "what reads the output was closed before everything was said",
                     "read it to its end, or write it to a file")  # fmt: skip
@@ -94,7 +95,7 @@ def complain(cause: str, hint: str = "") -> None:
     with suppress(OSError, ValueError, AttributeError):
         print(f"l2gate: {cause}", file=sys.stderr)
         if hint:
-            print(f"  mend: {hint}", file=sys.stderr)
+            print(f"  hint: {hint}", file=sys.stderr)
         sys.stderr.flush()
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a verb prints to."""
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from l2gate.events import Timeline
+from l2gate.foundation.events import Timeline
 from l2gate.report.terminal import Progress
 
 

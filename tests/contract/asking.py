@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Asking the question as a person does: one `l2gate run` in a process of its own, and its JSON."""
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from l2gate.settings import checkout
+from l2gate.foundation.settings import checkout
 
 INTEL, AMD = "emulated-intel", "emulated-amd"
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A claim about the kernel is proven both ways: the kernel that keeps the promise passes, each
 kernel that breaks it fails, for the reason named. Each test is one `l2gate run`."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The README's commands work on a bare Debian, typed by a user with sudo; `make test-install` has
 the whole of it. Here they find the cache that this machine has, and may not write into it."""
 
@@ -9,7 +10,7 @@ import subprocess
 import sys
 
 import pytest
-from l2gate.settings import checkout
+from l2gate.foundation.settings import checkout
 
 _SECONDS = 1500
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Lab hosts, on machines that `l2gate up` boots: nothing in the code for ssh:// knows that.
 
 The machine starts with nested=0, as a lab's may; each test leaves it so, and looks.
@@ -21,11 +22,11 @@ from typing import Any
 
 import pytest
 from asking import ACCEPTED, AMD, CONTROL, EVERY, INTEL, Run, l2gate, l2gate_says
-from l2gate.deadline import Deadline
-from l2gate.hosts.lab.keeper import SILENCE
-from l2gate.hosts.standing import Standing, standing
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.settings import checkout
+from l2gate.hosts.lab.supervisor import SILENCE
+from l2gate.hosts.persistent import PersistentHost, persistent_hosts
 from l2gate.plugins.known import known_tests
-from l2gate.settings import checkout
 
 PATCHED, UNPATCHED = "debian:6.12+patched", "debian:6.12+unpatched"
 
@@ -34,7 +35,7 @@ PATCHED, UNPATCHED = "debian:6.12+patched", "debian:6.12+unpatched"
 class Machine:
     """A machine that stands, as a lab engineer at its shell sees it."""
 
-    host: Standing
+    host: PersistentHost
 
     @property
     def url(self) -> str:
@@ -79,10 +80,10 @@ def boot(kind: str, kernel: str) -> Iterator[Machine]:
     assert said.returncode == 0, said.stderr
     try:
         assert f"--host ssh://{name}" in said.stdout
-        yield Machine(next(host for host in standing() if host.name == name))
+        yield Machine(next(host for host in persistent_hosts() if host.name == name))
     finally:
         assert l2gate_says("down", name).returncode == 0
-        assert name not in [host.name for host in standing()]
+        assert name not in [host.name for host in persistent_hosts()]
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +239,7 @@ def test_the_module_is_put_back_when_the_connection_is_cut(amd: Machine, tmp_pat
 
 
 def _left_changed(machine: Machine) -> None:
-    """What a host looks like when even the job's keeper was killed."""
+    """What a host looks like when even the job's supervisor was killed."""
     assert l2gate_says("restore", "--host", machine.url).returncode == 0
     script = machine.says("ls /var/lib/l2gate/store/*kvm-module.sh | tail -1")
     machine.says(f"sh {script} /var/lib/l2gate nested")
@@ -262,7 +263,7 @@ def test_the_next_job_finds_the_note_and_then_says_what_is_missing(
     assert amd.is_as_it_was()
     checks = _examined(amd.url)["checks"]
     (check,) = [c for c in checks if not c["enough"] and c["needed"]]
-    words = f"{check['what']}: {check['found']} | mend: {check['mend']}"
+    words = f"{check['what']}: {check['found']} | hint: {check['hint']}"
     assert {test["reason"] for test in run.result["tests"]} == {words}
 
 
@@ -307,7 +308,7 @@ def test_a_jump_and_an_alias_lead_there_as_with_ssh(amd: Machine, tmp_path: Path
     checks = _examined("ssh://inner", "--ssh-config", str(config))["checks"]
     (check,) = [c for c in checks if c["what"] == "SSH"]
     assert "the host key of inner is not known (ssh-ed25519 SHA256:" in check["found"]
-    assert f"ssh -o StrictHostKeyChecking=ask -F {config} inner true" in check["mend"]
+    assert f"ssh -o StrictHostKeyChecking=ask -F {config} inner true" in check["hint"]
 
 
 def test_another_kernel_than_the_one_meant_is_not_judged(amd: Machine, tmp_path: Path) -> None:
@@ -321,7 +322,7 @@ def test_another_kernel_than_the_one_meant_is_not_judged(amd: Machine, tmp_path:
 
 def test_the_way_of_old_kernels_on_a_new_one(amd: Machine, tmp_path: Path) -> None:
     """Without KVM_GET_NESTED_STATE: by L2's own CR3, RIP and R15."""
-    run = l2gate(amd.url, "", tmp_path, "--modules", "nested", "--proof", "marks")
+    run = l2gate(amd.url, "", tmp_path, "--modules", "nested", "--proof", "fingerprint")
     passes(run)
     for case in [c for c in run.result["cases"] if c["test"] == EVERY]:
         assert "NESTED_STATE" not in case["proof"]["how"] and "marked" in case["proof"]["how"]
@@ -329,7 +330,7 @@ def test_the_way_of_old_kernels_on_a_new_one(amd: Machine, tmp_path: Path) -> No
 
 def test_unpatched_is_caught_over_ssh(tmp_path: Path) -> None:
     for machine in boot(AMD, UNPATCHED):
-        run = l2gate(machine.url, "", tmp_path, "--proof", "marks")
+        run = l2gate(machine.url, "", tmp_path, "--proof", "fingerprint")
         assert (run.code, run.result["verdict"]) == (1, "fail")
         assert {c["vector"] for c in run.failing(EVERY)} == set(range(32)) - {2}
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The same struct on the same vCPU is accepted while L1 is active, and L1 gets the exception."""
 
 from l2gate.guests.victim import Victim

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The bench itself: borrowing QEMU's thread leaves no trace, even if the borrower is killed."""
 
 from l2gate.injection.session import Session

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The NMI's vector and what is beyond 31 are no exceptions: refused whoever is active."""
 
 from l2gate.injection.session import Session

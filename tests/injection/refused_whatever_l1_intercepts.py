@@ -1,6 +1,7 @@
+# SPDX-License-Identifier: MIT
 """The refusal does not depend on what L1 intercepts, nor on the path that the struct takes."""
 
-from l2gate.injection.ownvm import OwnVm
+from l2gate.injection.standalone import StandaloneVm
 from l2gate.plugins.systemtest import SystemTest, contract_test
 
 
@@ -10,6 +11,6 @@ class RefusedWhateverL1Intercepts(SystemTest):
     :avocado: tags=refuse,quick,vmx,svm
     """
 
-    @contract_test("refuse", on=OwnVm)
-    def test_every_exception_and_path(self, vm: OwnVm) -> None:
+    @contract_test("refuse", on=StandaloneVm)
+    def test_every_exception_and_path(self, vm: StandaloneVm) -> None:
         vm.conduct("refused")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """While L2 runs on the vCPU, KVM refuses an exception from userspace, and nothing changes."""
 
 from l2gate.injection.session import Session

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """QEMU injects: a machine check, a breakpoint that nobody owns, an NMI. Last of all tests: where
 KVM refuses, QEMU 10 stops L1 for good."""
 

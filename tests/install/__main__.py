@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`make test-install`: the README's commands, typed on bare Debian systems by root and by a user.
 
 In each: set-up, lint, unit tests and a run with nothing there yet, and then the same with no
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bare import PERSONS, Bare, Failed, Person, network_environment, remove
-from l2gate.settings import cache_dir, checkout
+from l2gate.foundation.settings import cache_dir, checkout
 from rich.console import Console
 from rich.table import Table
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A bare Debian: a root as a fresh system has it, in which a person types commands.
 
 It is made by mmdebstrap from the mirror that mmdebstrap takes by itself. How this machine reaches
@@ -18,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.process import die_with_parent
+from l2gate.foundation.process import die_with_parent
 
 _INSIDE = Path(__file__).with_name("inside.py")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

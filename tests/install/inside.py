@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Enters a bare root: `unshare ... python inside.py [options] ROOT WORD...`.
 
 By pivot_root(2) and not by chroot(2), after which no user namespace can be made: bubblewrap and

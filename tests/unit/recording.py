@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Results that were recorded, cut down to some vectors."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The cases that `--case` chooses: those with its words, and their controls."""
 
 from __future__ import annotations
@@ -5,7 +6,7 @@ from __future__ import annotations
 import pytest
 from l2gate.contract.choice import is_control, parse, telling, words_of, words_of_row
 from l2gate.contract.table import CONTRACTS, Case, all_tables
-from l2gate.errors import UsageError
+from l2gate.foundation.errors import UsageError
 
 
 def case(level: str, code: int | None = None, **words: object) -> dict[str, str]:

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: MIT
 """The differential: what is known to differ is told from what is a finding."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from l2gate.compare import NOT_RUN, rows
+from l2gate.jobs.compare import NOT_RUN, rows
 
 
 def result(errno: str | None, vector: int = 13, delivered: str | None = None) -> dict[str, Any]:

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: MIT
 """What a kernel's config lacks is named at once."""
 
 from __future__ import annotations
 
 import pytest
+from l2gate.foundation.settings import checkout
 from l2gate.kernels import config
-from l2gate.settings import checkout
 
 SMALL = (checkout() / "images/kernels/eras/small.config").read_text()
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Consoles: a crash ends a wait at once and names the level."""
 
 from __future__ import annotations
@@ -5,9 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from l2gate.console import Console
-from l2gate.deadline import Deadline
-from l2gate.errors import DeadlineExpired, GuestCrash
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import DeadlineExpired, GuestCrash
+from l2gate.transport.console import Console
 
 
 def console(folder: Path, text: str) -> Console:

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: MIT
 """Deadlines name what they wait for, and end."""
 
 from __future__ import annotations
 
 import pytest
-from l2gate.deadline import Budget, Deadline
-from l2gate.errors import DeadlineExpired
+from l2gate.foundation.deadline import Budget, Deadline
+from l2gate.foundation.errors import DeadlineExpired
 
 
 def test_poll_returns_what_the_condition_returned() -> None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What took how long is a guess: a cache that is broken or read-only costs no more."""
 
 from __future__ import annotations
@@ -6,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from l2gate.durations import Durations
+from l2gate.report.durations import Durations
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def test_what_was_noted_is_known_the_next_time(file: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", '"a"', '{"a": "x", "b": -1, "c": null}'])
-def test_a_broken_file_is_as_none_and_is_mended(file: Path, text: str) -> None:
+def test_a_broken_file_is_as_none_and_is_repaired(file: Path, text: str) -> None:
     file.parent.mkdir()
     file.write_text(text)
     durations = Durations("runs")

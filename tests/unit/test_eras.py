@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Code eras: what real kernels of each have shown, and what is asked of them for it."""
 
 from __future__ import annotations
@@ -7,9 +8,9 @@ from typing import Any
 import pytest
 from l2gate.contract import eras
 from l2gate.contract.judge import Verdict
-from l2gate.contract.received import Seen, judge_case
-from l2gate.contract.table import Case, Ground, load
-from l2gate.injection.ownvm import ground_of
+from l2gate.contract.table import Case, Platform, load
+from l2gate.contract.table_judge import Seen, judge_case
+from l2gate.injection.standalone import platform_of
 
 
 def caps(**given: int) -> dict[str, int]:
@@ -136,11 +137,11 @@ def test_the_refusal_is_a_promise_of_every_era(kernel: str) -> None:
 
 @pytest.mark.parametrize(("kernel", "gd"), [("4.12", "clear"), ("6.12+patched", "set")])
 def test_gd_while_l1_is_active_is_told_by_era(kernel: str, gd: str) -> None:
-    ground = Ground("svm", False, eras.shown(SEEN[kernel]))
+    platform = Platform("svm", False, eras.shown(SEEN[kernel]))
     told = [
         case.expected["gd"].right
         for case in load("reason-2-gd-too-early").under("refuse")
-        if case.holds(ground) and case.active == "L1" and case.words["injected"] == "1"
+        if case.holds(platform) and case.active == "L1" and case.words["injected"] == "1"
         and "gd" in case.expected
     ]  # fmt: skip
     assert told == [gd]
@@ -153,15 +154,15 @@ HEAD = {
 
 
 def test_an_amd_cpu_takes_what_is_an_exception_and_tcg_nearly_all() -> None:
-    assert 9 not in ground_of(HEAD).injectable and 14 in ground_of(HEAD).injectable
-    assert 21 in ground_of({**HEAD, "cet": True}).injectable
-    assert 9 in ground_of({**HEAD, "tcg": True}).injectable
-    assert 31 in ground_of({**HEAD, "format": "vmx"}).injectable
+    assert 9 not in platform_of(HEAD).injectable and 14 in platform_of(HEAD).injectable
+    assert 21 in platform_of({**HEAD, "cet": True}).injectable
+    assert 9 in platform_of({**HEAD, "tcg": True}).injectable
+    assert 31 in platform_of({**HEAD, "format": "vmx"}).injectable
 
 
 def test_what_a_kernel_or_cpu_lacks_is_not_asked_and_named() -> None:
-    ground = ground_of(HEAD)
-    lacks = {case.lacks(ground) for case in load("refused").under("refuse")} - {""}
+    platform = platform_of(HEAD)
+    lacks = {case.lacks(platform) for case in load("refused").under("refuse")} - {""}
     assert lacks == {"KVM_SYNC_X86_EVENTS", "KVM_SET_NESTED_STATE"} | {
         f"a CPU that takes vector {v} as an exception"
         for v in (5, 9, 15, *range(20, 29))
@@ -171,7 +172,7 @@ def test_what_a_kernel_or_cpu_lacks_is_not_asked_and_named() -> None:
 def test_error_codes_are_asked_where_the_cpu_is_known_to_check_them() -> None:
     case = row("exceptions", "wrong-code-intel", vector="6", active="L1")
     for any_code, held in ((False, True), (True, False), (None, False)):
-        ground = ground_of({**HEAD, "format": "vmx", "any_error_code": any_code})
-        assert case.holds(ground) is held
-    unknown = ground_of({**HEAD, "format": "vmx", "any_error_code": None})
+        platform = platform_of({**HEAD, "format": "vmx", "any_error_code": any_code})
+        assert case.holds(platform) is held
+    unknown = platform_of({**HEAD, "format": "vmx", "any_error_code": None})
     assert "IA32_VMX_BASIC" in case.lacks(unknown)

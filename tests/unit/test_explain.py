@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The table of expected outcomes: the tables' own rows, chosen by what is known."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The report of a red run: each failure once, worst first, with a line that asks just that."""
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ def broken(*tests: results.TestResult, **more: Any) -> Result:
 
 
 def test_tests_that_broke_alike_are_told_once_with_cause_hint_and_logs() -> None:
-    reason = "L0 did not answer within 12 s | mend: see its console"
+    reason = "L0 did not answer within 12 s | hint: see its console"
     alike = [results.TestResult(f"T.test_{n}", "infra-error", reason, f"tests/t.py:T.test_{n}", "")
              for n in range(4)]  # fmt: skip
     (only,) = findings(broken(*alike))
@@ -174,9 +175,9 @@ def test_tests_that_broke_alike_are_told_once_with_cause_hint_and_logs() -> None
 
 
 def test_what_broke_the_job_is_told_once_and_not_again_for_each_test() -> None:
-    error = {"cause": "L0 has panicked", "mend": "read its console"}
+    error = {"cause": "L0 has panicked", "hint": "read its console"}
     tests = [results.TestResult(f"T.test_{n}", "infra-error", "it did not run") for n in range(9)]
-    result = replace(broken(*tests, error=error), reason="L0 has panicked", mend=error["mend"])
+    result = replace(broken(*tests, error=error), reason="L0 has panicked", hint=error["hint"])
     text = shown(result)
     assert text.count("L0 has panicked") == 1 and text.count("read its console") == 1
     assert "did not run" not in text and "again     " in text
@@ -185,7 +186,7 @@ def test_what_broke_the_job_is_told_once_and_not_again_for_each_test() -> None:
 def test_what_broke_a_test_after_its_failure_is_told_beside_it(red: dict[str, Any]) -> None:
     tests = [results.TestResult(**test) for test in red["tests"]]
     tests = [
-        replace(t, reason=f"{t.reason}{THEN}QEMU is gone | mend: look") if t.name == EVERY else t
+        replace(t, reason=f"{t.reason}{THEN}QEMU is gone | hint: look") if t.name == EVERY else t
         for t in tests
     ]
     found = findings(replace(result_of(red), tests=tests))
@@ -219,7 +220,7 @@ def test_what_lacks_its_controls_is_asked_again_without_limits() -> None:
 
 def test_what_broke_is_asked_again_with_its_limits() -> None:
     settings = {"case": "vector=13 code=0x0", "host": "emulated-amd"}
-    error = {"cause": "it broke", "mend": ""}
+    error = {"cause": "it broke", "hint": ""}
     result = broken(settings=settings, asked=["tests/a b.py"], error=error)
     line = shown(result).splitlines()[-1]
     assert line.endswith("run --host emulated-amd --case 'vector=13 code=0x0' 'tests/a b.py'")

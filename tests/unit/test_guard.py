@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Exit codes: 1 is for a kernel that broke the promise and for nothing else."""
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from l2gate.deadline import Deadline
-from l2gate.errors import BenchError, NotProven, UsageError
+from l2gate.foundation import cache
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import BenchError, NotProven, UsageError
+from l2gate.foundation.scratch import Scratch
+from l2gate.foundation.settings import checkout
 from l2gate.guard import guarded
-from l2gate.images import cache
-from l2gate.scratch import Scratch
-from l2gate.settings import checkout
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +61,7 @@ def test_a_fault_tells_cause_and_hint_and_keeps_its_traceback(
 ) -> None:
     guarded(raises(ZeroDivisionError("division by zero")))
     text = capsys.readouterr().err
-    assert "division by zero" in text and "mend: " in text and "Traceback" not in text
+    assert "division by zero" in text and "hint: " in text and "Traceback" not in text
     (log,) = (tmp_path / "state/faults").glob("*.log")
     assert str(log) in text and "Traceback" in log.read_text()
 
@@ -99,7 +100,7 @@ def test_a_temporary_folder_that_is_not_there_is_named(monkeypatch: pytest.Monke
     monkeypatch.setenv("TMPDIR", "/nope")
     with pytest.raises(BenchError, match="TMPDIR /nope") as refused:
         Scratch("test")
-    assert "TMPDIR" in refused.value.mend
+    assert "TMPDIR" in refused.value.hint
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
@@ -109,8 +110,8 @@ def test_a_signal_leaves_nothing_half_made(number: signal.Signals, tmp_path: Pat
 import subprocess, sys
 from pathlib import Path
 from l2gate.guard import guarded
-from l2gate.images import cache
-from l2gate.process import owned
+from l2gate.foundation import cache
+from l2gate.foundation.process import owned
 def build(folder):
     (folder / "half").touch()
     with owned(["sh", "-c", "sleep 60 & echo $! >{tmp_path}/pid; wait"]) as program:
@@ -163,7 +164,7 @@ def test_where_nothing_can_be_written_both_places_are_named(
     monkeypatch.setattr(cache, "_may_write", lambda _: False)
     with pytest.raises(BenchError, match="cannot write") as refused:
         cache.make("kind", "cold", fill)
-    assert "L2GATE_CACHE" in refused.value.mend and "L2GATE_STATE" in refused.value.mend
+    assert "L2GATE_CACHE" in refused.value.hint and "L2GATE_STATE" in refused.value.hint
 
 
 def test_what_a_killed_process_left_half_made_goes(tmp_path: Path) -> None:

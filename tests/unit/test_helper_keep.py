@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a job has on a lab host is put away: the helper's `keep`, and hosts/lab/kvm-module.sh."""
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from l2gate.settings import checkout
+from l2gate.foundation.settings import checkout
 
 PATIENCE = 20.0  # seconds: far more than any step here takes
 
@@ -108,7 +109,7 @@ KeepMaker = Callable[..., Keep]
 
 
 @pytest.fixture
-def keeper(helper: Path, tmp_path: Path) -> Iterator[KeepMaker]:
+def supervisor(helper: Path, tmp_path: Path) -> Iterator[KeepMaker]:
     made: list[Keep] = []
 
     def make(*more: str, within: int = 60) -> Keep:
@@ -123,8 +124,8 @@ def keeper(helper: Path, tmp_path: Path) -> Iterator[KeepMaker]:
         keep.hang_up()
 
 
-def test_it_takes_lock_and_folder_and_gives_both_back(keeper: KeepMaker) -> None:
-    keep = keeper("--exclusive")
+def test_it_takes_lock_and_folder_and_gives_both_back(supervisor: KeepMaker) -> None:
+    keep = supervisor("--exclusive")
     assert keep.answer() == {"type": "kept", "pid": keep.process.pid}
     assert stat.S_IMODE(keep.folder.stat().st_mode) == 0o700
     (keep.folder / "sub").mkdir()
@@ -135,13 +136,13 @@ def test_it_takes_lock_and_folder_and_gives_both_back(keeper: KeepMaker) -> None
     assert keep.ended() == 0
     assert not keep.folder.exists()
     assert Path("/etc").is_dir()
-    assert keeper("--exclusive").answer()["type"] == "kept"
+    assert supervisor("--exclusive").answer()["type"] == "kept"
 
 
-def test_an_exclusive_one_waits_and_names_the_holder(keeper: KeepMaker) -> None:
-    first = keeper("--exclusive", "--who", "the first job")
+def test_an_exclusive_one_waits_and_names_the_holder(supervisor: KeepMaker) -> None:
+    first = supervisor("--exclusive", "--who", "the first job")
     assert first.answer()["type"] == "kept"
-    second = keeper("--exclusive", within=60)
+    second = supervisor("--exclusive", within=60)
     answer = second.answer()
     assert answer["type"] == "waiting"
     assert answer["holder"].startswith(f"the first job, pid {first.process.pid}, since 2")
@@ -153,10 +154,10 @@ def test_an_exclusive_one_waits_and_names_the_holder(keeper: KeepMaker) -> None:
     assert second.answer()["type"] == "kept"
 
 
-def test_one_that_waits_ends_with_its_stdin_and_touches_nothing(keeper: KeepMaker) -> None:
-    first = keeper("--exclusive")
+def test_one_that_waits_ends_with_its_stdin_and_touches_nothing(supervisor: KeepMaker) -> None:
+    first = supervisor("--exclusive")
     assert first.answer()["type"] == "kept"
-    second = keeper("--exclusive", "--finally", f"touch {first.folder}/wrong")
+    second = supervisor("--exclusive", "--finally", f"touch {first.folder}/wrong")
     assert second.answer()["type"] == "waiting"
     assert second.process.stdin
     second.process.stdin.close()
@@ -164,15 +165,15 @@ def test_one_that_waits_ends_with_its_stdin_and_touches_nothing(keeper: KeepMake
     assert list(first.folder.iterdir()) == []
 
 
-def test_a_shared_lock_is_shared(keeper: KeepMaker) -> None:
-    first, second = keeper(), keeper()
+def test_a_shared_lock_is_shared(supervisor: KeepMaker) -> None:
+    first, second = supervisor(), supervisor()
     assert first.answer()["type"] == second.answer()["type"] == "kept"
-    third = keeper("--exclusive")
+    third = supervisor("--exclusive")
     assert third.answer()["type"] == "waiting"
 
 
-def test_a_child_starts_and_ends(keeper: KeepMaker, tmp_path: Path) -> None:
-    keep = keeper()
+def test_a_child_starts_and_ends(supervisor: KeepMaker, tmp_path: Path) -> None:
+    keep = supervisor()
     assert keep.answer()["type"] == "kept"
     keep.say("")
     pid = keep.start(f"ls -l /proc/self/fd >{tmp_path}/fds; echo $$ >{tmp_path}/pid; exit 7")
@@ -187,8 +188,8 @@ def test_a_child_starts_and_ends(keeper: KeepMaker, tmp_path: Path) -> None:
     assert keep.answer()["what"] == "cannot do begone"
 
 
-def test_stop_leaves_nothing_of_the_child(keeper: KeepMaker, tmp_path: Path) -> None:
-    keep = keeper()
+def test_stop_leaves_nothing_of_the_child(supervisor: KeepMaker, tmp_path: Path) -> None:
+    keep = supervisor()
     assert keep.answer()["type"] == "kept"
     note = tmp_path / "others"
     others = "sleep 99 & echo $!; setsid sleep 99 & echo $!"
@@ -205,17 +206,19 @@ def test_stop_leaves_nothing_of_the_child(keeper: KeepMaker, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("signo", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE])
-def test_signals_of_a_connection_do_not_end_it(keeper: KeepMaker, signo: signal.Signals) -> None:
-    keep = keeper()
+def test_signals_of_a_connection_do_not_end_it(
+    supervisor: KeepMaker, signo: signal.Signals
+) -> None:
+    keep = supervisor()
     assert keep.answer()["type"] == "kept"
     keep.process.send_signal(signo)
     pid = keep.start(f"kill -{signo.value} $$; sleep 9")  # but the child takes them
     assert keep.answer() == {"type": "ended", "pid": pid, "status": 128 + signo}
 
 
-def test_a_cut_connection_ends_all(keeper: KeepMaker, tmp_path: Path) -> None:
+def test_a_cut_connection_ends_all(supervisor: KeepMaker, tmp_path: Path) -> None:
     done = tmp_path / "done"
-    keep = keeper("--exclusive", "--finally", f"echo words; ls {tmp_path}/job >{done}; exit 3")
+    keep = supervisor("--exclusive", "--finally", f"echo words; ls {tmp_path}/job >{done}; exit 3")
     assert keep.answer()["type"] == "kept"
     pid = keep.start("while :; do echo chatter; done")
     (keep.folder / "file").touch()
@@ -226,11 +229,11 @@ def test_a_cut_connection_ends_all(keeper: KeepMaker, tmp_path: Path) -> None:
     assert not keep.folder.exists()
     assert "words\n" in keep.log.read_text()
     assert "ended with status 3" in keep.log.read_text()
-    assert keeper("--exclusive").answer()["type"] == "kept"
+    assert supervisor("--exclusive").answer()["type"] == "kept"
 
 
-def test_a_reader_who_is_gone_ends_it(keeper: KeepMaker) -> None:
-    keep = keeper()
+def test_a_reader_who_is_gone_ends_it(supervisor: KeepMaker) -> None:
+    keep = supervisor()
     assert keep.answer()["type"] == "kept"
     assert keep.process.stdout
     keep.process.stdout.close()
@@ -238,8 +241,8 @@ def test_a_reader_who_is_gone_ends_it(keeper: KeepMaker) -> None:
     assert not keep.folder.exists()
 
 
-def test_silence_ends_it_but_signs_of_life_do_not(keeper: KeepMaker, tmp_path: Path) -> None:
-    keep = keeper("--finally", f"echo words; touch {tmp_path}/done", within=1)
+def test_silence_ends_it_but_signs_of_life_do_not(supervisor: KeepMaker, tmp_path: Path) -> None:
+    keep = supervisor("--finally", f"echo words; touch {tmp_path}/done", within=1)
     assert keep.answer()["type"] == "kept"
     pid = keep.start("sleep 99")
     for _ in range(8):
@@ -256,19 +259,19 @@ def test_silence_ends_it_but_signs_of_life_do_not(keeper: KeepMaker, tmp_path: P
     assert "words\n" in errors
 
 
-def test_the_child_dies_with_a_keep_that_is_killed(keeper: KeepMaker) -> None:
-    keep = keeper("--exclusive")
+def test_the_child_dies_with_a_keep_that_is_killed(supervisor: KeepMaker) -> None:
+    keep = supervisor("--exclusive")
     assert keep.answer()["type"] == "kept"
     pid = keep.start("exec sleep 99")
     keep.process.kill()
     assert eventually(lambda: not alive(pid))
-    again = keeper("--exclusive")  # the folder that was left is taken over
+    again = supervisor("--exclusive")  # the folder that was left is taken over
     assert again.answer()["type"] == "kept"
 
 
-def test_a_folder_that_cannot_be_ours_is_refused(keeper: KeepMaker, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_ours_is_refused(supervisor: KeepMaker, tmp_path: Path) -> None:
     (tmp_path / "job").symlink_to("/tmp")
-    keep = keeper()
+    keep = supervisor()
     assert keep.answer()["what"] == f"{tmp_path}/job is not a folder of ours"
     assert keep.ended() == 1
 
@@ -434,13 +437,13 @@ class FakeHost:
         return ended.stdout.splitlines()
 
     def refuses(self, verb: str) -> tuple[str, str]:
-        """Cause and mend."""
+        """Cause and hint."""
         ended = self.run(verb)
         assert ended.returncode == 2, ended.stdout
-        cause, mend = ended.stderr.splitlines()
+        cause, hint = ended.stderr.splitlines()
         assert cause.startswith("cause: ")
-        assert mend.startswith("mend: ")
-        return cause.removeprefix("cause: "), mend.removeprefix("mend: ")
+        assert hint.startswith("hint: ")
+        return cause.removeprefix("cause: "), hint.removeprefix("hint: ")
 
 
 @pytest.fixture
@@ -560,10 +563,10 @@ def test_what_fails_is_put_back(host: FakeHost, how: str) -> None:
     host.load()
     before = host.state
     host.fake(how)
-    cause, mend = host.refuses("nested")
+    cause, hint = host.refuses("nested")
     if how == "fail":  # then nothing can be loaded again either
         assert "Operation not supported" in cause
-        assert "dmesg" in mend
+        assert "dmesg" in hint
         assert host.note.exists()
         (host.place / "fake/fail").unlink()
         assert host.says("restore") == ["restored nested N"]

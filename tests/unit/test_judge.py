@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The oracle: what passes, what fails, and what proves nothing."""
 
 from __future__ import annotations
@@ -5,7 +6,7 @@ from __future__ import annotations
 import pytest
 from l2gate.contract.contracts import decide
 from l2gate.contract.judge import Liveness, Verdict, expected_errno, judge
-from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
+from l2gate.injection.request import ExceptionRequest, InjectionOutcome, VcpuState
 
 STATE = VcpuState(
     {
@@ -23,13 +24,13 @@ def outcome(
     *seen: tuple[str | None, int],
     request: ExceptionRequest = GP,
     changed: tuple[str, ...] = (),
-) -> Outcome:
+) -> InjectionOutcome:
     total = sum(count for _, count in seen)
     different = 1 if len(seen) > 1 else None
-    return Outcome(request, total, seen, different, STATE, {}, changed, False)
+    return InjectionOutcome(request, total, seen, different, STATE, {}, changed, False)
 
 
-def verdict(seen: Outcome, level: str = "L2", unproven: str | None = None,
+def verdict(seen: InjectionOutcome, level: str = "L2", unproven: str | None = None,
             liveness: Liveness = ALIVE) -> Verdict:  # fmt: skip
     return judge(seen, level, unproven, liveness).verdict
 
@@ -59,7 +60,7 @@ def test_a_refusal_without_proof_is_inconclusive_never_a_pass() -> None:
     ],
 )
 def test_every_way_to_break_the_promise_fails(
-    seen: Outcome, liveness: Liveness, words: str
+    seen: InjectionOutcome, liveness: Liveness, words: str
 ) -> None:
     judgement = judge(seen, "L2", None, liveness)
     assert judgement.verdict is Verdict.FAIL

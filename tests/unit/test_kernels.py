@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Kernel specs: what is meant, and what is refused before anything boots."""
 
 from __future__ import annotations
@@ -6,8 +7,8 @@ import gzip
 from pathlib import Path
 
 import pytest
-from l2gate.errors import KernelSpecError
-from l2gate.events import Timeline
+from l2gate.foundation.errors import KernelSpecError
+from l2gate.foundation.events import Timeline
 from l2gate.hosts.emulated.machine import fitness
 from l2gate.kernels import vmlinux
 from l2gate.kernels.kernel import KernelUnderTest, closure, known, prepare, untold
@@ -96,11 +97,11 @@ def test_pluses_belong_to_the_longest_path_that_is_there(
 def test_what_names_nothing_is_refused_with_a_mend(text: str) -> None:
     with pytest.raises(KernelSpecError) as refused:
         parse(text)
-    assert refused.value.mend
+    assert refused.value.hint
 
 
 @pytest.mark.parametrize(
-    ("text", "cause", "mend"),
+    ("text", "cause", "hint"),
     [
         ("debian:6.13", "no Debian suite is known for kernel 6.13", "debian:6.12, debian:6.1"),
         ("debian:trixie", "not by trixie", "use debian:6.12"),
@@ -119,7 +120,7 @@ def test_what_names_nothing_is_refused_with_a_mend(text: str) -> None:
     ],
 )
 def test_a_slip_is_answered_with_the_nearest_name(
-    text: str, cause: str, mend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    text: str, cause: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "c++").mkdir()
@@ -127,7 +128,7 @@ def test_a_slip_is_answered_with_the_nearest_name(
     with pytest.raises(KernelSpecError) as refused:
         parse(text)
     assert cause in refused.value.cause
-    assert mend in refused.value.mend
+    assert hint in refused.value.hint
 
 
 def test_a_patch_outside_kvm_is_refused(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What needs no lab host: who we become there, what a name means, what hinders."""
 
 from __future__ import annotations
@@ -7,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from l2gate.deadline import Deadline
-from l2gate.errors import MissingPrerequisite, UsageError
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import MissingPrerequisite, UsageError
+from l2gate.foundation.settings import resolve as settings
 from l2gate.hosts import kinds
 from l2gate.hosts.lab import access as lab
 from l2gate.hosts.lab.prerequisites import Survey, host_checks, require
 from l2gate.hosts.lab.qemuprogram import Qemu
-from l2gate.hosts.standing import Standing, announce, born_at, config_of
-from l2gate.settings import resolve as settings
-from l2gate.wires.here import LocalConnection
-from l2gate.wires.ssh import Endpoint
-from l2gate.wires.sshname import Name, resolve
+from l2gate.hosts.persistent import PersistentHost, announce, born_at, config_of
+from l2gate.transport.local import LocalConnection
+from l2gate.transport.ssh import Endpoint
+from l2gate.transport.ssh_config import Name, resolve
 
 SOON = 20.0
 
@@ -52,7 +53,7 @@ def test_a_user_without_is_refused_with_the_mend(as_user: Path) -> None:
     ):
         lab._become_root(connection, "local", Deadline("root", SOON))
     assert "a password is required" in seen.value.cause
-    assert "NOPASSWD" in seen.value.mend
+    assert "NOPASSWD" in seen.value.hint
 
 
 def test_a_local_program_hears_that_its_wire_is_closed(tmp_path: Path) -> None:
@@ -102,11 +103,11 @@ def test_a_name_means_what_ssh_config_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["Köln Büro", "50%h, more", "a  b"])
-def test_a_standing_host_is_reached_from_any_folder(
+def test_a_persistent_host_is_reached_from_any_folder(
     folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("L2GATE_STATE", str(tmp_path / folder))
-    host = Standing("amd", "emulated-amd", "debian:6.12", os.getpid(), born_at(os.getpid()))
+    host = PersistentHost("amd", "emulated-amd", "debian:6.12", os.getpid(), born_at(os.getpid()))
     host.folder.mkdir(parents=True)
     key = tmp_path / "key"
     key.write_text("key")

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """An emulated L0 that does not come up: its own words say why."""
 
 from __future__ import annotations
@@ -6,11 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from l2gate.console import Console
-from l2gate.deadline import Budget, Deadline
-from l2gate.errors import BenchError, DeadlineExpired, GuestCrash
+from l2gate.foundation.deadline import Budget, Deadline
+from l2gate.foundation.errors import BenchError, DeadlineExpired, GuestCrash
 from l2gate.hosts.emulated.machine import EmulatedHost
 from l2gate.kernels.kernel import KernelUnderTest
+from l2gate.transport.console import Console
 
 LACKS = "l2gate: this kernel has neither built in nor as a module: e1000 squashfs"
 
@@ -58,7 +59,7 @@ def test_what_the_kernel_lacks_is_quoted(tmp_path: Path) -> None:
     error = failure(tmp_path, said)
     assert error.exit_code == 2
     assert error.cause == f"L0 cannot go on with dir:mine: {LACKS.partition(': ')[2]}"
-    assert str(tmp_path / "console") in error.mend
+    assert str(tmp_path / "console") in error.hint
 
 
 def test_silence_after_a_complaint_has_both_reasons(tmp_path: Path) -> None:

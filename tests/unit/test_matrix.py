@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The matrix and the mutants: what is expected, what goes on after an interruption, what counts."""
 
 from __future__ import annotations
@@ -9,21 +10,23 @@ from typing import Any
 
 import pytest
 from l2gate.contract.judge import Verdict
-from l2gate.contract.table import OBSERVED, load
-from l2gate.errors import KernelSpecError
-from l2gate.images import build, roots
+from l2gate.contract.table import QUIRKS, load
+from l2gate.foundation import debian
+from l2gate.foundation.errors import KernelSpecError
+from l2gate.images import build
 from l2gate.kernels.patch import Patch
 from l2gate.kernels.spec import parse, recipes
 from l2gate.matrix.cells import Cell, all_kernels, cells
 from l2gate.matrix.matrix import Found, exit_code, mean_seconds, read_run
 from l2gate.matrix.mutant import Mutant, all_mutants, read
-from l2gate.matrix.mutants import Fate, judge
+from l2gate.matrix.mutants import MutantOutcome as Outcome
+from l2gate.matrix.mutants import judge
 from l2gate.matrix.observe import Observation
 from l2gate.matrix.schedule import Schedule, Work, longest_first, remaining
 from l2gate.matrix.state import State
 from l2gate.plugins.known import known_tests
-from l2gate.provenance import here, version_line
-from l2gate.report.page import Page, Row, write_page
+from l2gate.report.page import Page, PageRow, write_page
+from l2gate.report.provenance import here, version_line
 
 AMD = "emulated-amd"
 
@@ -38,19 +41,19 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_each_series_has_its_pair_and_says_what_it_proves() -> None:
-    assert len(all_kernels()) == 3 * len(roots.SUITES)
-    for suite in roots.SUITES:
+    assert len(all_kernels()) == 3 * len(debian.SUITES)
+    for suite in debian.SUITES:
         parse(f"debian:{suite.series}+patched")
         for name in ("era", "commit"):
             assert "Proves: " in Patch(recipes(suite.series) / f"{name}.patch").header
 
 
 def test_only_the_guests_suite_is_fetched_for_everybody() -> None:
-    assert [suite for suite in roots.SUITES if suite.guests] == [build.GUEST_SUITE]
-    for suite in roots.SUITES[1:]:
+    assert [suite for suite in debian.SUITES if suite.guests] == [build.GUEST_SUITE]
+    for suite in debian.SUITES[1:]:
         assert not {"qemu-system-x86", "bochs"} & set(suite.packages)
         with pytest.raises(Exception, match="has not been fetched") as missing:
-            roots.find(suite)
+            debian.find(suite)
         assert f"l2gate images {suite.series}" in str(missing.value)
 
 
@@ -181,45 +184,48 @@ def answer(verdict: str, *reasons: str, test: str = "A.test_a") -> dict[str, Any
 
 
 @pytest.mark.parametrize(
-    ("given", "fate"),
+    ("given", "outcome"),
     [
-        (answer("fail", "errno seen EBUSY, errno wanted EINVAL"), Fate.CAUGHT),
-        (answer("fail", "L2 does not go on afterwards"), Fate.WRONG_REASON),
-        (answer("fail", "errno seen EBUSY", test="B.test_b"), Fate.WRONG_REASON),
-        (answer("pass"), Fate.SURVIVED),
-        (answer("inconclusive"), Fate.INFRA_ERROR),
-        ({"result": {}, "seconds": {}, "error": "no host", "complaint": ""}, Fate.INFRA_ERROR),
+        (answer("fail", "errno seen EBUSY, errno wanted EINVAL"), Outcome.CAUGHT),
+        (answer("fail", "L2 does not go on afterwards"), Outcome.WRONG_REASON),
+        (answer("fail", "errno seen EBUSY", test="B.test_b"), Outcome.WRONG_REASON),
+        (answer("pass"), Outcome.SURVIVED),
+        (answer("inconclusive"), Outcome.INFRA_ERROR),
+        (
+            {"result": {}, "seconds": {}, "error": "no host", "complaint": ""},
+            Outcome.INFRA_ERROR,
+        ),
     ],
 )
 def test_only_the_right_test_with_the_right_words_catches(
-    given: dict[str, Any], fate: Fate
+    given: dict[str, Any], outcome: Outcome
 ) -> None:
-    assert judge(MUTANT, given).fate is fate
+    assert judge(MUTANT, given).outcome is outcome
 
 
 def test_one_test_that_lets_it_pass_is_a_survivor_though_its_controls_are_elsewhere() -> None:
     given = answer("inconclusive")
     given["result"]["tests"][0]["verdict"] = "pass"
-    assert judge(MUTANT, given).fate is Fate.SURVIVED
+    assert judge(MUTANT, given).outcome is Outcome.SURVIVED
 
 
 def test_what_keeps_the_promise_in_another_way_must_pass() -> None:
     other = Mutant(Path("o.patch"), "it", "debian:6.12")
-    assert judge(other, answer("pass")).fate is Fate.KEPT
-    assert judge(other, answer("fail", "why")).fate is Fate.FALSE_ALARM
-    assert judge(other, answer("pass") | {"complaint": "WARNING"}).fate is Fate.FALSE_ALARM
+    assert judge(other, answer("pass")).outcome is Outcome.KEPT
+    assert judge(other, answer("fail", "why")).outcome is Outcome.FALSE_ALARM
+    assert judge(other, answer("pass") | {"complaint": "WARNING"}).outcome is Outcome.FALSE_ALARM
 
 
 # --- observations ---------------------------------------------------------------------------------
 
 
 def test_each_observation_is_recorded_for_each_series_and_promises_nothing() -> None:
-    table = load("odd", OBSERVED)
+    table = load("quirks", QUIRKS)
     assert {case.contract for case in table.cases} == {"none"}
     names = {case.name for case in table.cases}
     for name in names:
         recorded = {case.seen for case in table.cases if case.name == name}
-        assert recorded == {suite.series for suite in roots.SUITES}, name
+        assert recorded == {suite.series for suite in debian.SUITES}, name
 
 
 def test_an_observation_warns_only_where_something_is_recorded() -> None:
@@ -248,7 +254,7 @@ def test_the_page_holds_everything_itself(tmp_path: Path) -> None:
     result = {"cases": [case("pass"), case("fail")], "kernel": {}, "host": {}, "contract": {},
               "tests": [{"name": test.sentence, **test.about}]}  # fmt: skip
     kernel = "debian:6.12+unpatched"
-    row = Row(kernel, AMD, "fail", "fail", True, "as it must", 3.0,
+    row = PageRow(kernel, AMD, "fail", "fail", True, "as it must", 3.0,
               {"host": AMD, "kernel": kernel}, result)  # fmt: skip
     target = tmp_path / "page.html"
     write_page(Page("Kernel matrix", "1 cell", [row], here()), target)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Patches as people have them: made by git and diff, sent by mail, and applied or refused."""
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
-from l2gate.errors import KernelSpecError, MissingPrerequisite
+from l2gate.foundation.errors import KernelSpecError, MissingPrerequisite
 from l2gate.kernels.patch import Patch, apply
 
 X86, NESTED, MAIN = "arch/x86/kvm/x86.c", "arch/x86/kvm/vmx/nested.c", "virt/kvm/kvm_main.c"
@@ -457,7 +458,7 @@ def test_what_is_no_patch_to_kvm_is_refused_with_the_reason(what: str, tmp_path:
     data, reason = REFUSED[what]
     with pytest.raises(KernelSpecError, match=f"(?s)patch mine.patch: .*(?:{reason})") as refused:
         patch(tmp_path, data).check()
-    assert refused.value.mend
+    assert refused.value.hint
 
 
 def test_two_versions_of_a_series_are_refused(repo: Repo, tmp_path: Path) -> None:
@@ -495,7 +496,7 @@ def test_a_damaged_patch_is_refused_or_taken_for_what_is_whole(repo: Repo, tmp_p
         try:
             apply(mine, repo.path, "the kernel")
         except KernelSpecError as error:
-            assert error.mend
+            assert error.hint
             continue
         repo.git("checkout", "-q", "-f", "HEAD")
         assert whole[:end].count(b"\n+") - whole[:end].count(b"\n+++") in (1, 2)
@@ -510,7 +511,7 @@ def refusal(mine: Patch, tree: Path) -> str:
     with pytest.raises(KernelSpecError) as refused:
         apply(mine, tree, "the kernel")
     assert content(tree) == before
-    assert refused.value.mend
+    assert refused.value.hint
     return refused.value.cause
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The ways of injecting: which of them the commit covers, and a job that is limited to one."""
 
 from __future__ import annotations
@@ -6,9 +7,9 @@ from typing import Any
 
 import pytest
 from l2gate.contract import paths
-from l2gate.events import Event
+from l2gate.foundation.events import Event
+from l2gate.foundation.settings import OPTIONS
 from l2gate.report.result import Result, assemble, nothing_proven
-from l2gate.settings import OPTIONS
 
 FINISHED = {"tests": [{"name": "t.py:T.test", "status": "PASS"}]}
 SAID = Event("L0", "verdict", "v", data={"test": "T.test", "verdict": "pass", "reason": "r"})

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a person sees while a job goes on: one line a step, and no control characters in a log."""
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from l2gate.events import Event
+from l2gate.foundation.events import Event
 from l2gate.report.progress import Progress, can_be_live
 from rich.console import Console
 
@@ -63,9 +64,9 @@ def job(cases: int = 100) -> Iterator[Event]:
             verdict = "fail" if test == "D.test_d" and number % 2 else "pass"
             yield event("L0", "case", "c", test=test, vector=13, error_code=None, injected=True,
                         repeat=1, seen_errno="EINVAL", active_level="L2", verdict=verdict,
-                        reason="odd")  # fmt: skip
+                        reason="quirks")  # fmt: skip
         verdict = "fail" if test == "D.test_d" else "pass"
-        yield event("controller", "verdict", test, 2.0, test=test, verdict=verdict, reason="odd")
+        yield event("controller", "verdict", test, 2.0, test=test, verdict=verdict, reason="quirks")
     yield event("controller", "begin", "end", phase="teardown")
     yield event("controller", "end", "end", 1.0, phase="teardown")
 

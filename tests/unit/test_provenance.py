@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Where a result comes from; whatever git is, or is not."""
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from l2gate import provenance
-from l2gate.events import Event
+from l2gate.foundation.events import Event
+from l2gate.report import provenance
 from l2gate.report.result import assemble
 
 

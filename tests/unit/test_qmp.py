@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A QMP session begins whatever QEMU says meanwhile, and ends with what it lacks named."""
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from l2gate.deadline import Deadline
-from l2gate.errors import BenchError
-from l2gate.qemu.qmp import Monitor
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import BenchError
+from l2gate.transport.qmp import Monitor
 
 GREETING = {"QMP": {"version": {"qemu": {}, "package": ""}, "capabilities": ["oob"]}}
 RESUME: dict[str, Any] = {"event": "RESUME", "timestamp": {"seconds": 1, "microseconds": 0}}

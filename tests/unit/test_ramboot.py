@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The RAM image of the emulated Intel machine: what lies where, and what does not fit."""
 
 from __future__ import annotations
@@ -6,7 +7,7 @@ import struct
 from pathlib import Path
 
 import pytest
-from l2gate.errors import KernelSpecError
+from l2gate.foundation.errors import KernelSpecError
 from l2gate.hosts.emulated import ramboot
 from l2gate.kernels.vmlinux import Segment, Vmlinux
 

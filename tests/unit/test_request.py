@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a frozen vCPU shows of itself."""
 
 from __future__ import annotations

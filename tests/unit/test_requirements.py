@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What is installed: each version is named, each file known by its hash."""
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 import tomllib
 
 import pytest
-from l2gate.settings import checkout
+from l2gate.foundation.settings import checkout
 
 ASKED = checkout() / "requirements.txt"
 LOCK = checkout() / "requirements-lock.txt"

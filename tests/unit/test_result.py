@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a job's evidence adds up to: half a job is never green."""
 
 from __future__ import annotations
@@ -5,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from l2gate.events import Event
+from l2gate.foundation.events import Event
 from l2gate.report.result import assemble, exit_code, nothing_proven, sentence
 
 TEST = "RefusedWhileL2IsActive.test_every_exception"
@@ -52,7 +53,7 @@ def said(verdict: str) -> Event:
 
 
 def broken(code: int) -> Event:
-    return Event("L0", "error", "e", data={"cause": "c", "mend": "m", "exit_code": code})
+    return Event("L0", "error", "e", data={"cause": "c", "hint": "m", "exit_code": code})
 
 
 def judged(events: list[Event], avocado: dict[str, Any] | None = FINISHED) -> tuple[str, int]:

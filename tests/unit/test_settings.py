@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: MIT
 """Settings: one table, four sources, clear refusals."""
 
 from __future__ import annotations
 
 import pytest
-from l2gate.errors import UsageError
-from l2gate.settings import OPTIONS, from_environment, resolve, to_environment
+from l2gate.foundation.errors import UsageError
+from l2gate.foundation.settings import OPTIONS, from_environment, resolve, to_environment
 
 
 def test_defaults_are_the_table_s() -> None:
@@ -43,7 +44,7 @@ def test_a_variable_that_is_no_setting_is_refused_with_the_nearest() -> None:
         with pytest.raises(UsageError, match=wrong) as refused:
             from_environment({wrong: "x"})
         if wrong.isupper():
-            assert f"did you mean {right}?" in refused.value.mend
+            assert f"did you mean {right}?" in refused.value.hint
     assert from_environment({"L2GATE_CACHE": "/c", "L2GATE_STATE": "", "HOME": "/"}) == {}
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A slip of a person or of a script is refused, at once and with the right name; it never asks
 another question than the one that was meant."""
 
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from l2gate import cli
+from l2gate.foundation.settings import OPTIONS, VARIABLES, checkout
 from l2gate.guard import guarded
-from l2gate.settings import OPTIONS, VARIABLES, checkout
 
 USAGE = 4
 
@@ -91,7 +92,7 @@ def test_is_refused(words: str, cause: str, hint: str, capsys: pytest.CaptureFix
              for word in words.split()]  # fmt: skip
     code, text = said(capsys, *given)
     assert code == USAGE, text
-    assert cause in text and hint in text.partition("mend: ")[2]
+    assert cause in text and hint in text.partition("hint: ")[2]
     assert "Traceback" not in text
 
 

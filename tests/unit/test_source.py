@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What can be read off KVM's source, and what cannot."""
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
+# SPDX-License-Identifier: MIT
 """Case tables: what they mean, and that a broken one is told by file and line."""
 
 from __future__ import annotations
 
 import pytest
 from l2gate.contract.eras import all_of
-from l2gate.contract.table import FOLDER, Case, Ground, load, parse
-from l2gate.errors import CaseTableError
+from l2gate.contract.table import FOLDER, Case, Platform, load, parse
+from l2gate.foundation.errors import CaseTableError
 
 NEW, OLD = all_of(True), all_of(False)
-VMX, SVM = Ground("vmx", True, NEW), Ground("svm", False, NEW)
+VMX, SVM = Platform("vmx", True, NEW), Platform("svm", False, NEW)
 
 TABLE = """
 contract payload
@@ -56,7 +57,7 @@ def test_error_codes_by_vector(kind: str, vector: int, code: int | None) -> None
 
 
 def test_conditions_choose_the_rows() -> None:
-    old = Ground("vmx", True, OLD)
+    old = Platform("vmx", True, OLD)
     for cell, grounds in (
         ("any", [VMX, SVM, old]),
         ("vmx", [VMX, old]),
@@ -66,9 +67,9 @@ def test_conditions_choose_the_rows() -> None:
         case = row(f"c {cell} 3 -", "columns name where vector => who")
         assert [g for g in (VMX, SVM, old) if case.holds(g)] == grounds
     case = row("c sync-regs 3 -", "columns name path vector => who")
-    assert case.holds(VMX) and not case.holds(Ground("vmx", True, NEW, sync_events=False))
+    assert case.holds(VMX) and not case.holds(Platform("vmx", True, NEW, sync_events=False))
     moved = row("c before 3 -", "columns name moved vector => who")
-    assert moved.holds(VMX) and not moved.holds(Ground("vmx", True, NEW, nested_state=False))
+    assert moved.holds(VMX) and not moved.holds(Platform("vmx", True, NEW, nested_state=False))
     assert not row("c 6.1+ 3 -", "columns name era vector => who").holds(old)
 
 
@@ -128,8 +129,8 @@ def test_our_own_tables_can_be_read_and_document_themselves(path: object) -> Non
     table, text = load(name), (FOLDER / f"{name}.txt").read_text()
     assert table.cases
     assert all(word in text for word in ("# Proves: ", "# Commits: ", "# Files: "))
-    for ground in (VMX, SVM):
-        assert _without_control([case for case in table.cases if case.holds(ground)]) == []
+    for platform in (VMX, SVM):
+        assert _without_control([case for case in table.cases if case.holds(platform)]) == []
 
 
 def _without_control(cases: list[Case]) -> list[str]:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Avocado's tags (`avocado run -t refuse,quick tests/`) say of each test what its code says."""
 
 from __future__ import annotations
@@ -7,9 +8,9 @@ import sys
 
 import pytest
 from l2gate.contract.table import load
+from l2gate.foundation.settings import checkout
 from l2gate.plugins.known import KnownTest, known_tests
 from l2gate.plugins.systemtest import EITHER
-from l2gate.settings import checkout
 
 ALL = ("quick", "needs-l1", "vmx", "svm", "refuse", "payload")
 #: Of the five reasons these are about VMX's own fields: their tables have no case on SVM.

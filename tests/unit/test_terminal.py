@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a passing run prints does not puzzle: what stopped by design is said to."""
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from l2gate import provenance
+from l2gate.report import provenance
 from l2gate.report.result import Result
 from l2gate.report.terminal import show
 from l2gate.report.words import afterwards, deviation, ranges
@@ -66,7 +67,7 @@ def test_vectors_that_went_alike_are_one_row_and_others_have_their_own(
 def test_what_is_skipped_is_told_once_for_each_reason(green: dict[str, Any]) -> None:
     lines = [line for line in shown(result_of(green)).splitlines() if line.startswith("skipped")]
     skipped = Counter(t["reason"] for t in green["tests"] if t["verdict"] == "skip")
-    assert len(lines) == len(skipped) and not any("mend:" in line for line in lines)
+    assert len(lines) == len(skipped) and not any("hint:" in line for line in lines)
 
 
 def test_ways_that_had_no_case_have_no_row(green: dict[str, Any]) -> None:

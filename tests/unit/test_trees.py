@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Trees of the user's: what one is, what it has promised, and what its kind needs."""
 
 from __future__ import annotations
@@ -6,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from l2gate.contract.judge import Verdict
-from l2gate.errors import KernelSpecError
+from l2gate.foundation.errors import KernelSpecError
 from l2gate.kernels import source
 from l2gate.kernels.trees import Tree, config_of
 from l2gate.matrix.eras import expected

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: MIT
 """What a kernel must do, and what a result means."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which cases are asked: all, or those with certain words (`--case`), and their controls.
 
 A case's words are those of its table (l2gate/contract/table.py), and `contract`, `table`, `line`
@@ -13,8 +14,8 @@ from typing import Any
 
 from l2gate.contract.paths import NAMES
 from l2gate.contract.table import WORDS, Case, all_tables
-from l2gate.errors import UsageError
-from l2gate.settings import nearest
+from l2gate.foundation.errors import UsageError
+from l2gate.foundation.settings import nearest
 
 Words = Mapping[str, str]
 
@@ -105,7 +106,7 @@ def refuse_impossible(choice: Choice) -> None:
 
 #: What cases on QEMU's own vCPU have (injection/session.py and its tests), and their values.
 _ON_QEMU = {"path", "vector", "code", "injected", "repeat", "active"}
-#: The order in which words narrow the cases down, so that a hint names what can be meant.
+#: The order in which words narrow the cases down, so that a hint names what is possible.
 _ORDER = {"table": 0, "line": 1, "case": 2, "contract": 3}
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Which promise a kernel has made: decided by its capabilities, never by its version."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Code eras: which of the changes that rows of a table are about a kernel has.
 
 A kernel shows it by what KVM_CHECK_EXTENSION says, never by its version: 4.9.115 has the check of

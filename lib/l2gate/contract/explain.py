@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The table of expected outcomes, made from the case tables' own text."""
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from l2gate.contract.table import Case, Row, Table
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of the ground that cases are held on (`Ground`); None: not known."""
+    """What is known of the platform that cases are held on (`Platform`); None: not known."""
 
     format: str | None = None
     soft_exceptions: bool | None = None
@@ -72,7 +73,7 @@ class Expectation:
 
 
 def expected(contract: str, known: Known, path: str = ALL) -> tuple[Expectation, ...]:
-    """What each table expects under ``contract``, by ``path``, on such a ground.
+    """What each table expects under ``contract``, by ``path``, on such a platform.
 
     Raises CaseTableError for a table that cannot be read.
     """

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The oracle: what an injection must have done under the refuse contract, and what it did.
 
 Source of the rule: commit 28d06353, arch/x86/kvm/x86.c, kvm_vcpu_ioctl_x86_set_vcpu_events.
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from l2gate.injection import vectors
-from l2gate.injection.request import ExceptionRequest, Outcome
+from l2gate.injection.request import ExceptionRequest, InjectionOutcome
 
 
 class Verdict(StrEnum):
@@ -50,7 +51,9 @@ def expected_errno(request: ExceptionRequest, level: str) -> str | None:
     return "EINVAL" if level == "L2" else None
 
 
-def judge(outcome: Outcome, level: str, unproven: str | None, liveness: Liveness) -> Judgement:
+def judge(
+    outcome: InjectionOutcome, level: str, unproven: str | None, liveness: Liveness
+) -> Judgement:
     """The judgement of one case.
 
     ``unproven`` says why it is not certain that ``level`` was active, or is None. A refusal
@@ -71,13 +74,13 @@ def _said(errno: str | None) -> str:
     return "accepted" if errno is None else f"refused with {errno}"
 
 
-def _errno(outcome: Outcome, wanted: str | None) -> str | None:
+def _errno(outcome: InjectionOutcome, wanted: str | None) -> str | None:
     if outcome.errno == wanted:
         return None
     return f"errno seen {outcome.errno or 'none (accepted)'}, errno wanted {wanted or 'none'}"
 
 
-def _steadiness(outcome: Outcome) -> str | None:
+def _steadiness(outcome: InjectionOutcome) -> str | None:
     if outcome.steady:
         return None
     seen = ", ".join(f"{count} times {_said(errno)}" for errno, count in outcome.outcomes)
@@ -87,7 +90,7 @@ def _steadiness(outcome: Outcome) -> str | None:
     )
 
 
-def _state(outcome: Outcome, wanted: str | None) -> str | None:
+def _state(outcome: InjectionOutcome, wanted: str | None) -> str | None:
     if wanted is None or not outcome.changed:
         return None
     return f"refused, yet it changed {', '.join(outcome.changed)}"

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The ways by which userspace makes an exception, and which of them the commit's check covers.
 
 Source of the claims: commit 28d06353 checks in kvm_vcpu_ioctl_x86_set_vcpu_events alone.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Case tables: text files in which a kernel engineer reads and writes what KVM must do.
 
 A line of a table is empty, a comment (`#`), one of five directives, or a row:
@@ -60,11 +61,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from l2gate.contract import eras
-from l2gate.errors import CaseTableError
+from l2gate.foundation.errors import CaseTableError
 
 FOLDER = Path(__file__).parent / "cases"
 #: Tables that record what happens and promise nothing.
-OBSERVED = Path(__file__).parent / "observed"
+QUIRKS = Path(__file__).parent / "quirks"
 
 #: Error codes for the vectors that have one; not 0 where the architecture lets them be another.
 ERROR_CODES = {8: 0, 10: 0x18, 11: 0x18, 12: 0x18, 13: 0x18, 14: 0x6, 17: 0}
@@ -114,7 +115,7 @@ class Expected:
 
 
 @dataclass(frozen=True)
-class Ground:
+class Platform:
     """What the rows' conditions are about: the host's CPU and the kernel under test.
 
     ``format`` is vmx or svm; ``steps`` says which steps of eras.py the kernel has, ``sync_events``
@@ -195,34 +196,36 @@ class Case:
         """What userspace hands to KVM, whoever is active and whatever L1 intercepts."""
         return " ".join(f"{word}={self.words[word]}" for word in SENT if word in self.words)
 
-    def holds(self, ground: Ground) -> bool:
+    def holds(self, platform: Platform) -> bool:
         """Whether the row is about such a host and kernel, and can be asked there."""
         return (
-            not self.lacks(ground) and self._where(ground) and eras.may_be(self.era, ground.steps)
+            not self.lacks(platform)
+            and self._where(platform)
+            and eras.may_be(self.era, platform.steps)
         )
 
-    def unasked(self, ground: Ground) -> str:
+    def unasked(self, platform: Platform) -> str:
         """What is lacking for a case that is about such a host and kernel; empty if nothing."""
-        about = self._where(ground) and eras.may_be(self.era, ground.steps)
-        return self.lacks(ground) if about or self.where == "coded" else ""
+        about = self._where(platform) and eras.may_be(self.era, platform.steps)
+        return self.lacks(platform) if about or self.where == "coded" else ""
 
-    def lacks(self, ground: Ground) -> str:
+    def lacks(self, platform: Platform) -> str:
         """What the kernel or the CPU would need for this case and has not; empty if nothing."""
-        if self.path == "sync-regs" and not ground.sync_events:
+        if self.path == "sync-regs" and not platform.sync_events:
             return "KVM_SYNC_X86_EVENTS"
-        if self.words.get("moved", "no") != "no" and not ground.nested_state:
+        if self.words.get("moved", "no") != "no" and not platform.nested_state:
             return "KVM_SET_NESTED_STATE"
-        if self.where == "coded" and ground.format == "vmx" and ground.checks_codes is None:
+        if self.where == "coded" and platform.format == "vmx" and platform.checks_codes is None:
             return "a readable IA32_VMX_BASIC, whose bit 56 tells which error codes are checked"
-        if self._enters() and self.vector not in ground.injectable:
+        if self._enters() and self.vector not in platform.injectable:
             return f"a CPU that takes vector {self.vector} as an exception"
         return ""
 
-    def _where(self, ground: Ground) -> bool:
-        named = {"any", ground.format}
-        if ground.soft_exceptions:
+    def _where(self, platform: Platform) -> bool:
+        named = {"any", platform.format}
+        if platform.soft_exceptions:
             named.add("soft")
-        if ground.format == "vmx" and ground.checks_codes:
+        if platform.format == "vmx" and platform.checks_codes:
             named.add("coded")
         return self.where in named
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """L2, the nested guest: flat code of ours, or Linux."""
 
 from __future__ import annotations
@@ -8,11 +9,11 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
-from l2gate.deadline import Budget, Deadline
-from l2gate.errors import BenchError, DeadlineExpired, HelperError
-from l2gate.guests.marks import NO_MARKS, Marks
+from l2gate.foundation.deadline import Budget, Deadline
+from l2gate.foundation.errors import BenchError, DeadlineExpired, HelperError
+from l2gate.guests.fingerprint import NO_FINGERPRINT, Fingerprint
 from l2gate.images import userland
-from l2gate.wires.connection import Connection, Remote
+from l2gate.transport.connection import Connection, Remote
 
 _START_SECONDS = 20
 _ANSWER_SECONDS = 12
@@ -34,7 +35,7 @@ class L2State:
 class L2Guest(ABC):
     """A running L2. Close it to end it."""
 
-    marks: Marks
+    fingerprint: Fingerprint
 
     @abstractmethod
     def advance(self) -> L2State:
@@ -66,7 +67,7 @@ class TinyL2(L2Guest):
         except BaseException:
             self._remote.close()
             raise
-        self.marks = Marks(
+        self.fingerprint = Fingerprint(
             *(int(ready[name], 16) for name in ("cr3", "r15", "rip_first", "rip_last"))
         )
 
@@ -106,7 +107,7 @@ class LinuxL2(L2Guest):
     conversation only: its kernel has no console.
     """
 
-    marks = NO_MARKS
+    fingerprint = NO_FINGERPRINT
 
     def __init__(self, connection: Connection, helper: str, budget: Budget) -> None:
         self._connection, self._helper, self._budget = connection, helper, budget
@@ -151,8 +152,8 @@ class LinuxL2(L2Guest):
         start = f"exec {shlex.join(self._command())} </dev/null >/dev/null 2>{_WORDS}"
         # In a session of its own, or it would end with the SSH channel that started it.
         self._connection.run(f"{end}; setsid sh -c {shlex.quote(start)} &", deadline)
-        wire = [self._helper, "bridge", "--unix", _SERIAL, "--within", str(int(deadline.seconds))]
-        self._remote = self._connection.start(wire, deadline)
+        argv = [self._helper, "bridge", "--unix", _SERIAL, "--within", str(int(deadline.seconds))]
+        self._remote = self._connection.start(argv, deadline)
         while "l2gate: ready" not in self._remote.read_line(deadline):
             pass
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A user process in L1 that shows an exception delivered to L1 as the signal that it becomes."""
 
 from __future__ import annotations
@@ -6,10 +7,10 @@ import signal
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from l2gate.deadline import Budget, Deadline
-from l2gate.errors import DeadlineExpired
-from l2gate.guests.marks import Marks
-from l2gate.wires.connection import Connection
+from l2gate.foundation.deadline import Budget, Deadline
+from l2gate.foundation.errors import DeadlineExpired
+from l2gate.guests.fingerprint import Fingerprint
+from l2gate.transport.connection import Connection
 
 _ANSWER_SECONDS = 15
 
@@ -52,7 +53,7 @@ class Victim:
             raise
         #: Where its INT3 is, and an address in its code at which nothing is ever executed.
         self.int3, self.spare = int(ready["int3"], 16), int(ready["spare"], 16)
-        self.marks = Marks(
+        self.fingerprint = Fingerprint(
             None, *(int(ready[name], 16) for name in ("r15", "rip_first", "rip_last"))
         )
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """L0 as the rooms above see it: commands, a private folder, L1's files, its kernel's words."""
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from l2gate.console import Console
-from l2gate.deadline import Budget, Deadline
-from l2gate.errors import BenchError
-from l2gate.events import Timeline
+from l2gate.foundation.deadline import Budget, Deadline
+from l2gate.foundation.errors import BenchError
+from l2gate.foundation.events import Timeline
+from l2gate.foundation.settings import Settings
 from l2gate.images.build import Images
 from l2gate.kernels.kernel import KernelUnderTest
-from l2gate.settings import Settings
-from l2gate.wires.connection import Connection
+from l2gate.transport.connection import Connection
+from l2gate.transport.console import Console
 
 #: What a kernel says of its own faults: a WARN, an oops, a BUG, a sanitizer's find.
 _COMPLAINT = re.compile(
@@ -25,7 +26,7 @@ _COMPLAINT = re.compile(
 
 
 @dataclass(frozen=True)
-class Place:
+class HostContext:
     """What a host is made from."""
 
     settings: Settings

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The kinds of hosts that `--host` can name."""
 
 from __future__ import annotations
@@ -5,17 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from l2gate.errors import UsageError
-from l2gate.events import Timeline
+from l2gate.foundation.errors import UsageError
+from l2gate.foundation.events import Timeline
+from l2gate.foundation.settings import EMULATED as EMULATED_KIND
+from l2gate.foundation.settings import LOCAL, OPTIONS, SSH, Option, Settings, nearest
 from l2gate.hosts.emulated import bochs, tcg
 from l2gate.hosts.emulated.machine import EmulatedHost, fitness
-from l2gate.hosts.host import Host, Place
+from l2gate.hosts.host import Host, HostContext
 from l2gate.hosts.lab import labhost
 from l2gate.kernels import spec as kernel_spec
 from l2gate.kernels.kernel import KernelUnderTest, prepare
-from l2gate.settings import EMULATED as EMULATED_KIND
-from l2gate.settings import LOCAL, OPTIONS, SSH, Option, Settings, nearest
-from l2gate.wires import sshname
+from l2gate.transport import ssh_config
 
 AUTO = "auto"
 #: What an emulated host boots if no kernel is named.
@@ -26,8 +27,8 @@ DEFAULT_KERNEL = "debian:6.12+patched"
 class Kind:
     """A kind of host.
 
-    ``check`` tells with what it would be run, or raises MissingPrerequisite with cause and mend
-    where it cannot be used, UsageError where the settings cannot be meant on it. ``make`` gives
+    ``check`` tells with what it would be run, or raises MissingPrerequisite with cause and hint
+    where it cannot be used, UsageError where the settings do not fit it. ``make`` gives
     the host, not yet booted, with the kernel under test if this kind boots one.
     """
 
@@ -35,7 +36,7 @@ class Kind:
     what: str
     emulated: bool
     check: Callable[[Settings], str]
-    make: Callable[[Place, KernelUnderTest | None], Host]
+    make: Callable[[HostContext, KernelUnderTest | None], Host]
 
     def kernel_spec(self, settings: Settings) -> str | None:
         """The kernel to boot; None where the running one is judged."""
@@ -65,7 +66,7 @@ class Kind:
         return replace(settings, **{o.name: o.default for o in OPTIONS if not self.uses(o)})
 
     def refuse_nonsense(self, settings: Settings) -> None:
-        """Raises UsageError for a kernel spec that cannot be meant, and for a setting that would
+        """Raises UsageError for a kernel spec that is wrong there, and for a setting that would
         change nothing here."""
         for option in OPTIONS:
             value = getattr(settings, option.name)
@@ -81,9 +82,9 @@ class Kind:
 def _emulated(
     name: str, what: str, check: Callable[[Settings], str], host: type[EmulatedHost]
 ) -> Kind:
-    def make(place: Place, kernel: KernelUnderTest | None) -> Host:
+    def make(context: HostContext, kernel: KernelUnderTest | None) -> Host:
         assert kernel is not None
-        return host(kernel, place)
+        return host(kernel, context)
 
     return Kind(name, what, True, check, make)
 
@@ -113,7 +114,7 @@ def _lab(spec: str) -> Kind:
         "this machine and its running kernel" if spec == LOCAL else "a machine over SSH",
         False,
         lambda settings: labhost.check(spec, settings),
-        lambda place, _: labhost.LabHost(spec, place),
+        lambda context, _: labhost.LabHost(spec, context),
     )
 
 
@@ -122,7 +123,7 @@ def find(name: str) -> Kind:
     for kind in KINDS:
         if name == kind.name or (name == AUTO and kind is KINDS[0]):
             return kind
-    if name == LOCAL or name.startswith(sshname.SCHEME):
+    if name == LOCAL or name.startswith(ssh_config.SCHEME):
         return _lab(name)
     names = [AUTO, *EMULATED, LOCAL, "ssh://[user@]name[:port]"]
     raise UsageError(f"host = {name!r} is not known", nearest(name, names))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Everything that is fetched or built before a job, in one place: what `make images` does."""
 
 from __future__ import annotations
@@ -6,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.events import Timeline
-from l2gate.images import helper, roots, userland
+from l2gate.foundation import debian
+from l2gate.foundation.events import Timeline
+from l2gate.images import helper, userland
 from l2gate.kernels.kernel import prepare
 
 #: The suite whose programs and guest kernel L0 and L1 run; the kernel under test may be another.
-GUEST_SUITE = roots.SUITES[0]
+GUEST_SUITE = debian.SUITES[0]
 _BUILT_AHEAD = ("+patched", "+unpatched")
 
 
@@ -34,7 +36,7 @@ def images(timeline: Timeline) -> Images:
 
     Raises MissingPrerequisite if the suite root has not been fetched.
     """
-    root = roots.find(GUEST_SUITE)
+    root = debian.find(GUEST_SUITE)
     guest_kernel = prepare(f"debian:{GUEST_SUITE.series}", timeline)
     folder = userland.build(root, guest_kernel, timeline)
     return Images(
@@ -53,9 +55,9 @@ def build_all(timeline: Timeline, series: Sequence[str] = ()) -> None:
 
     Beside the guests' suite only those whose ``series`` are named. Raises KernelSpecError.
     """
-    asked = [roots.suite_of(one) for one in series]
+    asked = [debian.suite_of(one) for one in series]
     for suite in dict.fromkeys((GUEST_SUITE, *asked)):
-        roots.fetch(suite, timeline)
+        debian.fetch(suite, timeline)
         for variant in _BUILT_AHEAD:
             prepare(f"debian:{suite.series}{variant}", timeline)
     images(timeline)

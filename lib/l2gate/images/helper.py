@@ -1,13 +1,14 @@
+# SPDX-License-Identifier: MIT
 """The helper binary: compiled on the controller, static, so that it runs on any L0 and L1."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from l2gate.events import Timeline
-from l2gate.images import cache
-from l2gate.process import run
-from l2gate.settings import checkout
+from l2gate.foundation import cache
+from l2gate.foundation.events import Timeline
+from l2gate.foundation.process import run
+from l2gate.foundation.settings import checkout
 
 
 def build(timeline: Timeline) -> Path:
@@ -21,7 +22,7 @@ def build(timeline: Timeline) -> Path:
             run(
                 ["make", "-s", "-C", folder, f"OUT={target}", "l2gate-helper"],
                 what="compiling the helper",
-                mend="run `make apt` for gcc and libc6-dev",
+                hint="run `make apt` for gcc and libc6-dev",
             )
 
     names = "".join(p.name for p in sources)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Initramfs images: a few files and modules, packed so that a kernel can start from them."""
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.process import run
+from l2gate.foundation.process import run
 
 
 @dataclass(frozen=True)

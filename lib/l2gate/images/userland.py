@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The userland image: one read-only squashfs that L0 and L1 both run from.
 
 Beside it lies a lean one, for an L1 on a lab host, which needs no QEMU for the tiny L2. The whole
@@ -15,13 +16,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from l2gate.errors import BenchError
-from l2gate.events import Timeline
-from l2gate.images import cache, initramfs
-from l2gate.images.roots import Root
+from l2gate.foundation import cache
+from l2gate.foundation.debian import Root
+from l2gate.foundation.errors import BenchError
+from l2gate.foundation.events import Timeline
+from l2gate.foundation.process import run
+from l2gate.foundation.settings import checkout
+from l2gate.images import initramfs
 from l2gate.kernels.kernel import KernelUnderTest, closure, read_module
-from l2gate.process import run
-from l2gate.settings import checkout
 
 _RECIPE = "9"
 _LEAN = ("usr/sbin/dropbear",)
@@ -179,7 +181,7 @@ def _compile(source: Path, target: Path) -> None:
             source,
         ],
         what=f"compiling {source.name}",
-        mend="run `make apt` for gcc and libc6-dev",
+        hint="run `make apt` for gcc and libc6-dev",
     )
 
 
@@ -204,5 +206,5 @@ def _squash(tree: Path, target: Path) -> None:
     run(
         ["mksquashfs", tree, target, "-all-root", "-no-progress", "-quiet", *plain],
         what="packing the userland image",
-        mend="check the free space of the cache and of the temporary folder",
+        hint="check the free space of the cache and of the temporary folder",
     )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What every way of injecting shares: the bench, its timeline, and the judgements so far."""
 
 from __future__ import annotations
@@ -5,12 +6,12 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import ClassVar
 
-from l2gate.bench import BenchFacts, consoles
+from l2gate.bench.bench import BenchFacts, consoles
 from l2gate.contract.choice import Choice, parse
 from l2gate.contract.judge import Judgement, Verdict
-from l2gate.deadline import Budget
-from l2gate.errors import NotHere
-from l2gate.events import Timeline
+from l2gate.foundation.deadline import Budget
+from l2gate.foundation.errors import NotHere
+from l2gate.foundation.events import Timeline
 
 
 def none_chosen(who_has: str, choice: Choice) -> NotHere:
@@ -47,11 +48,11 @@ class Evidence:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Close every wire."""
+        """Close every connection."""
         self._stack.close()
 
     def _begin_anew(self) -> None:
-        """Close every wire and open what the test needs once more."""
+        """Close every connection and open what the test needs once more."""
         self._stack.close()
         self._connect()
 

@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: MIT
 """The client of the helper's `inject`: KVM ioctls on QEMU's stopped vCPU, one line a time."""
 
 from __future__ import annotations
 
-from l2gate.deadline import Budget
-from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
-from l2gate.wires.connection import Connection, Remote
+from l2gate.foundation.deadline import Budget
+from l2gate.injection.request import ExceptionRequest, InjectionOutcome, VcpuState
+from l2gate.transport.connection import Connection, Remote
 
 _ANSWER_SECONDS = 15
 
@@ -15,11 +16,11 @@ class Injector:
     def __init__(
         self, connection: Connection, helper: str, pid: int, budget: Budget, by: str = "auto"
     ) -> None:
-        """``by`` = marks: do as on a kernel without KVM_GET_NESTED_STATE."""
+        """``by`` = fingerprint: do as on a kernel without KVM_GET_NESTED_STATE."""
         self._budget = budget
         deadline = budget.deadline("the helper starts on L0", _ANSWER_SECONDS)
         argv = [helper, "inject", "--pid", str(pid), "--vcpu", "0"]
-        if by == "marks":
+        if by == "fingerprint":
             argv += ["--old-kernel", "yes"]
         self._remote: Remote = connection.start(argv, deadline)
         try:
@@ -43,11 +44,11 @@ class Injector:
 
     def set_events(
         self, request: ExceptionRequest, *, repeat: int = 1, undo: bool = True
-    ) -> Outcome:
+    ) -> InjectionOutcome:
         """KVM_SET_VCPU_EVENTS, between two looks at the state, without letting the vCPU run.
 
         ``undo`` takes an accepted exception back before anything sees it.
         """
         deadline = self._budget.deadline("KVM_SET_VCPU_EVENTS", _ANSWER_SECONDS)
         line = f"set {request.to_words()} repeat={repeat} undo={int(undo)}"
-        return Outcome.from_answer(request, self._remote.ask(line, deadline))
+        return InjectionOutcome.from_answer(request, self._remote.ask(line, deadline))

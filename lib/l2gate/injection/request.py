@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What userspace hands to KVM, and what it reads back, as typed values."""
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ class VcpuState:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class InjectionOutcome:
     """One KVM_SET_VCPU_EVENTS, or the same one repeated, with the state around it."""
 
     request: ExceptionRequest
@@ -103,7 +104,7 @@ class Outcome:
         return len(self.outcomes) == 1
 
     @classmethod
-    def from_answer(cls, request: ExceptionRequest, answer: dict[str, Any]) -> Outcome:
+    def from_answer(cls, request: ExceptionRequest, answer: dict[str, Any]) -> InjectionOutcome:
         return cls(
             request=request,
             repeat=answer["repeat"],

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One test's way through the levels: freeze, inject, thaw, see who is alive, keep the evidence."""
 
 from __future__ import annotations
@@ -9,22 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from l2gate.console import Console
 from l2gate.contract.choice import words_of
 from l2gate.contract.judge import Judgement, Liveness, Verdict, expected_errno, judge
-from l2gate.errors import BenchError, DeadlineExpired, L2gateError, NotProven
-from l2gate.events import Event
+from l2gate.foundation.errors import BenchError, DeadlineExpired, L2gateError, NotProven
+from l2gate.foundation.events import Event
+from l2gate.guests.fingerprint import Fingerprint
 from l2gate.guests.l2 import L2Guest, start_l2
-from l2gate.guests.marks import Marks
+from l2gate.guests.restart import Restart, status
 from l2gate.guests.victim import Victim
 from l2gate.injection.evidence import Evidence
+from l2gate.injection.fault_injection import kill_half_way
 from l2gate.injection.injector import Injector
-from l2gate.injection.mishap import kill_half_way
-from l2gate.injection.request import ExceptionRequest, Outcome, VcpuState
+from l2gate.injection.request import ExceptionRequest, InjectionOutcome, VcpuState
 from l2gate.injection.vectors import label
-from l2gate.qemu.qmp import Monitor
-from l2gate.qemu.restart import Restart, status
-from l2gate.wires.switchboard import SharedConnection
+from l2gate.transport.console import Console
+from l2gate.transport.multiplexer import SharedConnection
+from l2gate.transport.qmp import Monitor
 
 _FREEZE_SECONDS = 20
 _QMP_SECONDS = 5
@@ -39,7 +40,7 @@ class Frozen:
 
     def __init__(self, session: Session, level: str, unproven: Callable[[VcpuState], str | None]):
         self._session, self.level, self._unproven = session, level, unproven
-        self.outcomes: list[Outcome] = []
+        self.outcomes: list[InjectionOutcome] = []
 
     def inject(
         self,
@@ -58,7 +59,7 @@ class Frozen:
         outcome = self._session.injector.set_events(request, repeat=repeat, undo=undo)
         self.outcomes.append(outcome)
 
-    def unproven(self, outcome: Outcome) -> str | None:
+    def unproven(self, outcome: InjectionOutcome) -> str | None:
         """Why the level was not certainly active at that very ioctl, or None."""
         return self._unproven(outcome.before)
 
@@ -71,8 +72,8 @@ class Session(Evidence):
     def _connect(self) -> None:
         self._latest: list[Judgement] = []
         facts, deadline = self.facts, self.budget.deadline("connecting to L0 and L1", 20)
-        self._l0 = SharedConnection(facts.wires, "L0")
-        self._l1 = SharedConnection(facts.wires, "L1")
+        self._l0 = SharedConnection(facts.multiplexer, "L0")
+        self._l1 = SharedConnection(facts.multiplexer, "L1")
         self.monitor = self._stack.enter_context(
             Monitor.over(self._l0, facts.helper, facts.monitor, deadline)
         )
@@ -143,11 +144,11 @@ class Session(Evidence):
 
     def stop_in_l2(self) -> None:
         """Stop the vCPU with L2 on it, to be let go by QMP. Raises NotProven."""
-        self._catch("L2", partial(_not_l2, marks=self.l2.marks), self.l2.advance)
+        self._catch("L2", partial(_not_l2, fingerprint=self.l2.fingerprint), self.l2.advance)
 
     def stop_in_l1(self, victim: Victim) -> None:
         """Stop the vCPU with ``victim`` on it, to be let go by QMP. Raises NotProven."""
-        self._catch("L1", partial(_not_l1, marks=victim.marks), victim.advance)
+        self._catch("L1", partial(_not_l1, fingerprint=victim.fingerprint), victim.advance)
 
     @contextmanager
     def freeze_l2(self) -> Iterator[Frozen]:
@@ -155,14 +156,16 @@ class Session(Evidence):
 
         Raises NotProven if L2 is not caught on the vCPU within the deadline.
         """
-        unproven = partial(_not_l2, marks=self.l2.marks)
+        unproven = partial(_not_l2, fingerprint=self.l2.fingerprint)
         with self._frozen("L2", unproven, self.l2.advance) as frozen:
             yield frozen
 
     @contextmanager
     def freeze_l1(self, victim: Victim) -> Iterator[Frozen]:
         """Stop the vCPU with ``victim``, a user process of L1, on it."""
-        with self._frozen("L1", partial(_not_l1, marks=victim.marks), victim.advance) as frozen:
+        with self._frozen(
+            "L1", partial(_not_l1, fingerprint=victim.fingerprint), victim.advance
+        ) as frozen:
             yield frozen
 
     @contextmanager
@@ -228,7 +231,7 @@ class Session(Evidence):
         return Liveness(True, state.alive, (before, state.heartbeat), state.hits, state.why)
 
     def _conclude(
-        self, frozen: Frozen, outcome: Outcome, liveness: Liveness, seconds: float
+        self, frozen: Frozen, outcome: InjectionOutcome, liveness: Liveness, seconds: float
     ) -> Judgement:
         unproven = frozen.unproven(outcome)
         judgement = judge(outcome, frozen.level, unproven, liveness)
@@ -255,38 +258,42 @@ class Session(Evidence):
         return judgement
 
 
-def _not_l2(state: VcpuState, marks: Marks) -> str | None:
+def _not_l2(state: VcpuState, fingerprint: Fingerprint) -> str | None:
     if state.has_nested_state and not state.guest_mode:
         return "KVM_GET_NESTED_STATE does not say guest mode"
-    if not state.has_nested_state and marks.cr3 is None:
-        return "the kernel has no KVM_GET_NESTED_STATE and this L2 bears no marks"
-    return marks.missing(state)
+    if not state.has_nested_state and fingerprint.cr3 is None:
+        return "the kernel has no KVM_GET_NESTED_STATE and this L2 has no fingerprint"
+    return fingerprint.missing(state)
 
 
-def _not_l1(state: VcpuState, marks: Marks) -> str | None:
+def _not_l1(state: VcpuState, fingerprint: Fingerprint) -> str | None:
     if state.guest_mode:
         return "KVM_GET_NESTED_STATE says guest mode"
     if state.in_flight:  # what is injected beside it would cost L1 that event
         return f"an {state.in_flight} is on its way"
-    return marks.missing(state)
+    return fingerprint.missing(state)
 
 
 def _proof(
-    session: Session, frozen: Frozen, outcome: Outcome, unproven: str | None, liveness: Liveness
+    session: Session,
+    frozen: Frozen,
+    outcome: InjectionOutcome,
+    unproven: str | None,
+    liveness: Liveness,
 ) -> dict[str, Any]:
     state = outcome.before
     how = []
     if state.has_nested_state:
         says = "says" if state.guest_mode else "denies"
         how.append(f"KVM_GET_NESTED_STATE ({state.nested_format}) {says} guest mode")
-    if frozen.level == "L2" and session.l2.marks.words:
-        how.append(session.l2.marks.words)
+    if frozen.level == "L2" and session.l2.fingerprint.words:
+        how.append(session.l2.fingerprint.words)
     return {
         "guest_mode": state.guest_mode,
         "how": unproven or ", ".join(how),
         "cr3": f"{state.cr3:#x}",
         "rip": f"{state.rip:#x}",
-        "marker": f"{state.r15:#x}",
+        "fingerprint": f"{state.r15:#x}",
         "unchanged": not outcome.changed,
         "changed": list(outcome.changed),
         "events_before": outcome.before.events,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Exceptions that QEMU itself makes: a machine check by its monitor, a #BP that its gdb server
 hands back, an NMI by QMP. QEMU brings the first two to KVM by KVM_SET_VCPU_EVENTS."""
 
@@ -11,20 +12,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from l2gate.console import Console
 from l2gate.contract import eras
 from l2gate.contract.judge import Judgement, Verdict
-from l2gate.deadline import Deadline
-from l2gate.errors import BenchError, HelperError, L2gateError, MissingPrerequisite, NotProven
-from l2gate.events import Event
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import (
+    BenchError,
+    HelperError,
+    L2gateError,
+    MissingPrerequisite,
+    NotProven,
+)
+from l2gate.foundation.events import Event
 from l2gate.guests.l2 import L2State, TinyL2
+from l2gate.guests.restart import Restart, status
 from l2gate.guests.victim import Victim
 from l2gate.injection.evidence import none_chosen
 from l2gate.injection.request import ExceptionRequest, VcpuState
 from l2gate.injection.session import Session
 from l2gate.injection.vectors import BREAKPOINT, NMI, label
-from l2gate.qemu.gdb import Gdb
-from l2gate.qemu.restart import Restart, status
+from l2gate.transport.console import Console
+from l2gate.transport.gdb import Gdb
 
 MACHINE_CHECK = 18
 #: CPU 0, bank 9, an uncorrected memory error that software may take its time for: VAL, UC, EN,
@@ -49,7 +56,7 @@ _MOST_LOST = 12
 
 
 @dataclass(frozen=True)
-class Fate:
+class QemuOutcome:
     """What became of it: who had it, what QEMU's VM does, and whether L2 goes on."""
 
     status: str
@@ -99,16 +106,16 @@ class ThroughQemu(Session):
         self._only_if_asked("mce", MACHINE_CHECK, level)
         for _ in range(_MOST_MCES):
             restart = Restart(self.monitor, self._console, self.budget)
-            state, fate = self._one_machine_check(level)
-            if fate.had_by_somebody(MACHINE_CHECK):
+            state, outcome = self._one_machine_check(level)
+            if outcome.had_by_somebody(MACHINE_CHECK):
                 break
             self.note("QEMU's machine check was lost: L1 starts anew, and another one is made")
             restart.now()  # as long as it is in progress for QEMU, the next would be L1's reset
             self._begin_anew()
-        self._conclude_fate("mce", MACHINE_CHECK, level, state, fate, wants_l1=True)
-        self._after(fate, restart)
+        self._conclude_outcome("mce", MACHINE_CHECK, level, state, outcome, wants_l1=True)
+        self._after(outcome, restart)
 
-    def _one_machine_check(self, level: str) -> tuple[VcpuState, Fate]:
+    def _one_machine_check(self, level: str) -> tuple[VcpuState, QemuOutcome]:
         said = len(self._console.text())
         before = self._count("MCE")
         with self._stopped_in(level) as state:
@@ -116,10 +123,10 @@ class ThroughQemu(Session):
             words = self._human(_MCE)
             if words.strip():
                 raise BenchError(f"QEMU makes no machine check: {words.strip()}")
-        fate = self._watch(said)
-        if not fate.l1 and fate.status == "running" and self._count("MCE") > before:
-            fate = replace(fate, l1="its count of MCEs has grown")
-        return state, fate
+        outcome = self._watch(said)
+        if not outcome.l1 and outcome.status == "running" and self._count("MCE") > before:
+            outcome = replace(outcome, l1="its count of MCEs has grown")
+        return state, outcome
 
     def breakpoint_nobody_owns(self) -> None:
         """An INT3 of a process in L1, then one of L2, while QEMU's gdb server has a breakpoint
@@ -139,14 +146,14 @@ class ThroughQemu(Session):
                 with self._stopped_in("L1", victim) as state:
                     gdb.plant(victim.spare, deadline)
                 self._leaves_for_an_int3(gdb, victim, deadline)
-                fate = self._sigtrap(victim)
-                self._conclude_fate("gdbstub", BREAKPOINT, "L1", state, fate, wants_l1=False)
+                outcome = self._sigtrap(victim)
+                self._conclude_outcome("gdbstub", BREAKPOINT, "L1", state, outcome, wants_l1=False)
                 with self._stopped_in("L2", victim) as state:
                     pass
                 self._tiny.trap(_BEATS)
                 self._tiny.expect_beats(2 * _BEATS)
-                fate = self._watch(said)
-                self._conclude_fate("gdbstub", BREAKPOINT, "L2", state, fate, wants_l1=False)
+                outcome = self._watch(said)
+                self._conclude_outcome("gdbstub", BREAKPOINT, "L2", state, outcome, wants_l1=False)
             finally:
                 self._let_go(gdb, victim, deadline)
 
@@ -159,13 +166,13 @@ class ThroughQemu(Session):
             self._tiny.expect_beats(_FEW_BEATS)
             deadline = self.budget.deadline("QMP inject-nmi", 5)
             self.monitor.execute("inject-nmi", deadline)
-        fate = self._watch(said)
+        outcome = self._watch(said)
         died = self._died(said)
         if died:  # the kernel under test has harmed it: an NMI is nothing to die of
-            fate = replace(fate, l1="", status=f"running, where L1 has died of it: {died}")
+            outcome = replace(outcome, l1="", status=f"running, where L1 has died of it: {died}")
         elif self._count("NMI") > before:
-            fate = replace(fate, l1="its count of NMIs has grown")
-        self._conclude_fate("nmi", NMI, level, state, fate, wants_l1=True)
+            outcome = replace(outcome, l1="its count of NMIs has grown")
+        self._conclude_outcome("nmi", NMI, level, state, outcome, wants_l1=True)
         if died:
             restart.wait()
             self._begin_anew()
@@ -225,10 +232,10 @@ class ThroughQemu(Session):
         gdb.remove(victim.int3, deadline)
         self._qmp("cont")
 
-    def _sigtrap(self, victim: Victim) -> Fate:
+    def _sigtrap(self, victim: Victim) -> QemuOutcome:
         seen = victim.seen(self.budget.deadline("a signal", 15).seconds)
         got = f"a process took {seen.signal}" if seen and seen.vector == BREAKPOINT else ""
-        return Fate(status(self.monitor, self.budget), got, self.l2.advance())
+        return QemuOutcome(status(self.monitor, self.budget), got, self.l2.advance())
 
     @contextmanager
     def _gdb(self, deadline: Deadline) -> Iterator[Gdb]:
@@ -255,24 +262,26 @@ class ThroughQemu(Session):
         else:
             gdb.detach(deadline)
 
-    def _watch(self, said: int) -> Fate:
+    def _watch(self, said: int) -> QemuOutcome:
         """Until the VM has stopped, L1 has died of it, or L2 has gone on."""
         deadline = self.budget.deadline("what QEMU injected shows", _SETTLE_SECONDS)
         while True:
             now = status(self.monitor, self.budget)
             if now not in ("running", "paused", "debug"):
-                return Fate(now, stopped_at=self.injector.state(), words=self._qemu_words())
+                return QemuOutcome(now, stopped_at=self.injector.state(), words=self._qemu_words())
             words = self._console.text()[said:]
             if _PANIC.search(words):
                 line = _MCE_WORDS.search(words)
-                return Fate(now, f"its kernel panicked of it ({line.group()})" if line else "")
+                return QemuOutcome(
+                    now, f"its kernel panicked of it ({line.group()})" if line else ""
+                )
             try:
                 if state := self._tiny.seen(0.3):
-                    return Fate(now, l2=state)
+                    return QemuOutcome(now, l2=state)
             except HelperError as error:  # L1 may end it for what it was hit by
-                return Fate(now, l2=L2State(False, 0, (), str(error)))
+                return QemuOutcome(now, l2=L2State(False, 0, (), str(error)))
             if deadline.expired:
-                return Fate(now)
+                return QemuOutcome(now)
 
     def _qemu_words(self) -> str:
         """The last that QEMU has said on its stderr, which is kept beside L1's console."""
@@ -292,11 +301,11 @@ class ThroughQemu(Session):
         finally:
             self._qmp("cont")
 
-    def _after(self, fate: Fate, restart: Restart) -> None:
+    def _after(self, outcome: QemuOutcome, restart: Restart) -> None:
         """L1 is up for whoever comes next; one that QEMU has stopped is started by the next."""
-        if fate.status != "running":
+        if outcome.status != "running":
             return
-        if "panicked" in fate.l1:
+        if "panicked" in outcome.l1:
             restart.wait()
         else:
             restart.close()
@@ -312,30 +321,40 @@ class ThroughQemu(Session):
 
     # --- judging ----------------------------------------------------------------------------------
 
-    def _conclude_fate(
-        self, path: str, vector: int, level: str, before: VcpuState, fate: Fate, *, wants_l1: bool
+    def _conclude_outcome(
+        self,
+        path: str,
+        vector: int,
+        level: str,
+        before: VcpuState,
+        outcome: QemuOutcome,
+        *,
+        wants_l1: bool,
     ) -> None:
         refused = self.facts.contract.name == "refuse" and level == "L2" and vector != NMI
-        judgement = _refused(vector, fate) if refused else _received(vector, level, fate, wants_l1)
-        judgement, known, finding = self._by_era(judgement, vector, level, fate)
+        judgement = (
+            _refused(vector, outcome) if refused else _received(vector, level, outcome, wants_l1)
+        )
+        judgement, known, finding = self._by_era(judgement, vector, level, outcome)
         name = f"{path} {label(vector, None)}"
         self.judgements.append((name, judgement))
-        who = "L1" if fate.l1 else "L2" if _hit(vector, fate) else "nobody"
+        who = "L1" if outcome.l1 else "L2" if _hit(vector, outcome) else "nobody"
         data = {
             "test": self.test, "path": path, "vector": vector, "error_code": None,
             "injected": True, "repeat": 1, "active_level": level,
-            "expected_errno": "EINVAL" if refused and fate.stopped_at else None,
-            "seen_errno": "EINVAL" if _EINVAL in fate.words else None,
-            "who": who, "qemu": fate.status, "qemu_says": fate.words,
+            "expected_errno": "EINVAL" if refused and outcome.stopped_at else None,
+            "seen_errno": "EINVAL" if _EINVAL in outcome.words else None,
+            "who": who, "qemu": outcome.status, "qemu_says": outcome.words,
             "verdict": judgement.verdict.value, "reason": judgement.reason,
-            "seconds": round(time.monotonic() - self._began, 3), "proof": self._shown(before, fate),
+            "seconds": round(time.monotonic() - self._began, 3),
+            "proof": self._shown(before, outcome),
             "deviations": known, "finding": finding,
         }  # fmt: skip
         self._began = time.monotonic()
         self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
 
     def _by_era(
-        self, judgement: Judgement, vector: int, level: str, fate: Fate
+        self, judgement: Judgement, vector: int, level: str, outcome: QemuOutcome
     ) -> tuple[Judgement, list[str], str]:
         """The judgement, what of it is known of the kernel's era, and what is a finding: neither
         NMIs nor, before 5.8 on SVM, exceptions that L1 intercepts were ever promised."""
@@ -346,54 +365,54 @@ class ThroughQemu(Session):
         if judgement.verdict is not Verdict.FAIL or not (asked and free) or steps.get(since):
             return judgement, [], ""
         told = f"{judgement.reason} (not promised before {since}: {eras.brought(since)})"
-        if vector == MACHINE_CHECK and _hit(vector, fate):
+        if vector == MACHINE_CHECK and _hit(vector, outcome):
             return Judgement(Verdict.PASS, f"as known: {told}"), [judgement.reason], ""
         return Judgement(Verdict.PASS, f"finding: {told}"), [], told
 
-    def _shown(self, before: VcpuState, fate: Fate) -> dict[str, Any]:
+    def _shown(self, before: VcpuState, outcome: QemuOutcome) -> dict[str, Any]:
         says = "says" if before.guest_mode else "denies"
-        at = fate.stopped_at
+        at = outcome.stopped_at
         return {
             "guest_mode": before.guest_mode,
             "how": f"KVM_GET_NESTED_STATE ({before.nested_format}) {says} guest mode",
-            "cr3": f"{before.cr3:#x}", "rip": f"{before.rip:#x}", "marker": f"{before.r15:#x}",
+            "cr3": f"{before.cr3:#x}", "rip": f"{before.rip:#x}", "fingerprint": f"{before.r15:#x}",
             "unchanged": at is None or not at.in_flight, "changed": [],
             "events_after": at.events if at else None,
-            "liveness": {"l1": fate.status == "running", "l2": bool(fate.l2 and fate.l2.alive),
-                         "hits": list(fate.hits)},
+            "liveness": {"l1": outcome.status == "running",
+                         "l2": bool(outcome.l2 and outcome.l2.alive), "hits": list(outcome.hits)},
         }  # fmt: skip
 
 
-def _hit(vector: int, fate: Fate) -> bool:
-    return any(hit["vector"] == vector for hit in fate.hits)
+def _hit(vector: int, outcome: QemuOutcome) -> bool:
+    return any(hit["vector"] == vector for hit in outcome.hits)
 
 
-def _refused(vector: int, fate: Fate) -> Judgement:
+def _refused(vector: int, outcome: QemuOutcome) -> Judgement:
     """KVM must refuse what QEMU brings: it reaches neither L1 nor L2, whatever QEMU does then."""
-    if _hit(vector, fate):
+    if _hit(vector, outcome):
         return Judgement(Verdict.FAIL, "accepted while L2 is active: L2 had it as its own")
-    if fate.l1:
-        return Judgement(Verdict.FAIL, f"accepted while L2 is active: L1 had it: {fate.l1}")
-    if fate.stopped_at:
-        if in_flight := fate.stopped_at.in_flight:
+    if outcome.l1:
+        return Judgement(Verdict.FAIL, f"accepted while L2 is active: L1 had it: {outcome.l1}")
+    if outcome.stopped_at:
+        if in_flight := outcome.stopped_at.in_flight:
             return Judgement(Verdict.FAIL, f"QEMU has stopped, yet an {in_flight} is on its way")
-        says = f", saying {fate.words!r}" if fate.words else ""
+        says = f", saying {outcome.words!r}" if outcome.words else ""
         return Judgement(
-            Verdict.PASS, f"refused: QEMU stopped the VM ({fate.status}){says}; nobody had it"
+            Verdict.PASS, f"refused: QEMU stopped the VM ({outcome.status}){says}; nobody had it"
         )
-    if fate.l2 is None or not fate.l2.alive:
+    if outcome.l2 is None or not outcome.l2.alive:
         return Judgement(Verdict.PASS, "refused: nobody had it, and QEMU tries again and again")
     return Judgement(Verdict.PASS, "nobody had it: QEMU has gone on in silence, it is lost")
 
 
-def _received(vector: int, level: str, fate: Fate, wants_l1: bool) -> Judgement:
+def _received(vector: int, level: str, outcome: QemuOutcome, wants_l1: bool) -> Judgement:
     """It must go to L1, or to L2 if that is whose it is."""
     to_l1 = wants_l1 or level == "L1"
-    if to_l1 and fate.l1 and not _hit(vector, fate):
-        return Judgement(Verdict.PASS, f"L1 had it: {fate.l1}")
-    if not to_l1 and _hit(vector, fate):
+    if to_l1 and outcome.l1 and not _hit(vector, outcome):
+        return Judgement(Verdict.PASS, f"L1 had it: {outcome.l1}")
+    if not to_l1 and _hit(vector, outcome):
         return Judgement(Verdict.PASS, "L2 had it, whose it is")
-    got = "L1" if fate.l1 else "L2" if _hit(vector, fate) else "nobody"
+    got = "L1" if outcome.l1 else "L2" if _hit(vector, outcome) else "nobody"
     return Judgement(
-        Verdict.FAIL, f"{got} had it (VM {fate.status}), wanted: {'L1' if to_l1 else 'L2'}"
+        Verdict.FAIL, f"{got} had it (VM {outcome.status}), wanted: {'L1' if to_l1 else 'L2'}"
     )

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Exception vectors by the names of the Intel SDM, volume 3, table 6-1."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What is built into a kernel of the user's own, as far as that can be told without booting it."""
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _OPTIONS = {
 #: What a kernel must hold somewhere if the driver is built in: the name that the driver registers
 #: (drivers/scsi/sd.c: sd_disk_class; virt/kvm/kvm_main.c: anon_inode_getfile), or, for a vendor's
 #: KVM, the prefix of its parameters. That it is there proves nothing, that it is not there does.
-_MARKS = {
+_FINGERPRINT = {
     "ata_piix": b"ata_piix\0",
     "sd_mod": b"scsi_disk\0",
     "e1000": b"e1000\0",
@@ -62,7 +63,7 @@ def read(modules: Path | None, folder: Path | None, image: Path, release: str) -
     if found := configuration(folder, image, release):
         return _configured(*found)
     data = _unpacked(image)
-    absent = frozenset(name for name, mark in _MARKS.items() if data and mark not in data)
+    absent = frozenset(name for name, mark in _FINGERPRINT.items() if data and mark not in data)
     return BuiltIn("its image does not hold their names", absent=absent)
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What an emulated machine needs of a kernel's config, said before anything is booted.
 
 Where there is no configuration (builtin.py), the initramfs and the helper's probe try, and name the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """git, as a tool that reads and applies patches: outside any repository, with nobody's settings."""
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.errors import MissingPrerequisite
+from l2gate.foundation.errors import MissingPrerequisite
 
 #: A repository that is there by chance would filter paths, and settings would change what applies.
 _ALONE = {

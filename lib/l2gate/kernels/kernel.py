@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The kernel under test, ready to boot: an image, its modules, and which of them were rebuilt."""
 
 from __future__ import annotations
@@ -8,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from l2gate.errors import KernelSpecError
-from l2gate.events import Timeline
-from l2gate.images import cache, roots
+from l2gate.foundation import cache, debian
+from l2gate.foundation.errors import KernelSpecError
+from l2gate.foundation.events import Timeline
+from l2gate.foundation.process import run
 from l2gate.kernels import builtin, config, variants, vmlinux
 from l2gate.kernels.patch import Patch
 from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse, recipes, release_of
 from l2gate.kernels.vmlinux import Vmlinux
-from l2gate.process import run
 
 _READERS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
@@ -57,7 +58,7 @@ def prepare(text: str, timeline: Timeline) -> KernelUnderTest:
 
 
 def _debian(spec: DebianSpec, timeline: Timeline) -> KernelUnderTest:
-    root = roots.find(spec.suite)
+    root = debian.find(spec.suite)
     replaced = variants.build(root, spec.patches, timeline) if spec.patches else {}
     how = ", ".join(patch.path.stem for patch in spec.patches)
     return KernelUnderTest(
@@ -103,7 +104,7 @@ def unconfigured(kernel: KernelUnderTest) -> str:
 def known() -> tuple[tuple[str, str], ...]:
     """(spec, what it proves) of each kernel that has a name."""
     listed = []
-    for suite in roots.SUITES:
+    for suite in debian.SUITES:
         stock = f"debian:{suite.series}"
         listed.append((stock, f"Debian {suite.name}'s stock kernel"))
         for name, patches in VARIANTS.items():

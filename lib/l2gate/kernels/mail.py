@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Patches as they travel: mails, mailboxes and commits, taken apart into plain diffs by git."""
 
 from __future__ import annotations
@@ -7,7 +8,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.errors import KernelSpecError
+from l2gate.foundation.errors import KernelSpecError
 from l2gate.kernels.git import git
 
 _HEADER = re.compile(rb"[!-9;-~]+:")

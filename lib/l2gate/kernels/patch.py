@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A patch to KVM: what it touches, whether it may, and applying it as `git apply` does.
 
 git itself reads and applies; here is decided which part of a file is a change, how many leading
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.errors import KernelSpecError
+from l2gate.foundation.errors import KernelSpecError
 from l2gate.kernels.git import Said, git
 from l2gate.kernels.mail import Letter, letters
 
@@ -100,7 +101,7 @@ def _read(name: str, content: bytes) -> tuple[Piece, ...]:
             raise _no_change(content)
         return _in_order(pieces)
     except KernelSpecError as error:
-        raise KernelSpecError(f"patch {name}: {error.cause}", error.mend) from None
+        raise KernelSpecError(f"patch {name}: {error.cause}", error.hint) from None
 
 
 def _piece(letter: Letter) -> Piece | None:
@@ -109,7 +110,7 @@ def _piece(letter: Letter) -> Piece | None:
         return _checked(letter)
     except KernelSpecError as error:
         which = f"in {letter.title!r}, " if letter.title else ""
-        raise KernelSpecError(f"{which}{error.cause}", error.mend) from None
+        raise KernelSpecError(f"{which}{error.cause}", error.hint) from None
 
 
 def _checked(letter: Letter) -> Piece | None:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What KVM's source says of a kernel before it is booted: the source that kvm.ko is built from.
 
 Only what can be read without doubt is said: a capability whose answer is computed, or depends on a
@@ -12,8 +13,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.events import Timeline
-from l2gate.images import roots
+from l2gate.foundation import debian
+from l2gate.foundation.events import Timeline
 from l2gate.kernels import variants
 from l2gate.kernels.patch import apply
 from l2gate.kernels.spec import DebianSpec
@@ -26,7 +27,7 @@ _SETS = "kvm_vcpu_ioctl_x86_set_vcpu_events"
 
 
 @dataclass(frozen=True)
-class Finding:
+class SourceFact:
     """A value read in the source, and where; ``value`` is None if it cannot be read off."""
 
     value: int | None
@@ -40,20 +41,22 @@ class Source:
     text: str
     generic: str = ""
 
-    def capability(self, name: str) -> Finding:
+    def capability(self, name: str) -> SourceFact:
         """What KVM_CHECK_EXTENSION of ``name`` answers."""
         if re.search(rf"\b{name}\b", _without_comments(self.generic)):
-            return Finding(None, f"{GENERIC} speaks of {name}")
+            return SourceFact(None, f"{GENERIC} speaks of {name}")
         found = _function(self.text, _ANSWERS)
         if found is None:
-            return Finding(None, f"{FILE}: there is no {_ANSWERS}()")
+            return SourceFact(None, f"{FILE}: there is no {_ANSWERS}()")
         start, body = found
         lines = body.splitlines()
         label = next((n for n, line in enumerate(lines) if _is_case(line, name)), None)
         if label is None:
             value = 0 if name not in body and _starts_as_zero(body) else None
-            return Finding(value, f"{FILE}: {_ANSWERS}() has no case {name}")
-        return Finding(_answer(lines, label), f"{FILE}:{start + label}: {_ANSWERS}(), case {name}")
+            return SourceFact(value, f"{FILE}: {_ANSWERS}() has no case {name}")
+        return SourceFact(
+            _answer(lines, label), f"{FILE}:{start + label}: {_ANSWERS}(), case {name}"
+        )
 
     def commit_check(self) -> str | None:
         """Where the check of commit 28d06353 stands, None if it is not found. This says what the
@@ -72,7 +75,7 @@ class Source:
 def read(spec: DebianSpec, timeline: Timeline) -> Source:
     """The source of that kernel's KVM. Raises MissingPrerequisite for a suite that has not been
     fetched, KernelSpecError for a patch that does not apply."""
-    root = roots.find(spec.suite)
+    root = debian.find(spec.suite)
     tree = variants.source_tree(root, timeline)
     with tempfile.TemporaryDirectory(prefix="l2gate-read-") as name:
         work = Path(name)

@@ -1,4 +1,5 @@
-"""Kernel specs: one string names the kernel under test, and what cannot be meant is refused."""
+# SPDX-License-Identifier: MIT
+"""Kernel specs: one string names the kernel under test, and a malformed one is a usage error."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.errors import KernelSpecError
-from l2gate.images.roots import SUITES, Suite, suite_of
+from l2gate.foundation.debian import SUITES, Suite, suite_of
+from l2gate.foundation.errors import KernelSpecError
+from l2gate.foundation.settings import checkout
 from l2gate.kernels.patch import Patch
-from l2gate.settings import checkout
 
 #: The named variants, as patches applied in this order.
 VARIANTS = {"patched": ("era", "commit"), "unpatched": ("era",)}
@@ -44,7 +45,7 @@ KernelSpec = DebianSpec | DirSpec
 
 
 def parse(text: str) -> KernelSpec:
-    """What ``text`` names. Raises KernelSpecError with cause and mend, MissingPrerequisite if a
+    """What ``text`` names. Raises KernelSpecError with cause and hint, MissingPrerequisite if a
     patch cannot be read as git is not installed."""
     kind, _, rest = text.partition(":")
     if kind == "debian" and rest:
@@ -123,10 +124,10 @@ def _names_nothing(series: str, parts: Sequence[str]) -> KernelSpecError:
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):
             return KernelSpecError(f"patch {word}: {error.strerror}", "name a file of yours")
-    mend = f"use one of {', '.join(VARIANTS)}, or the path of a patch"
+    hint = f"use one of {', '.join(VARIANTS)}, or the path of a patch"
     if near := _nearest(word):
-        mend = f"did you mean {near}? Or {mend}"
-    return KernelSpecError(f"debian:{series} has no variant and there is no file {word!r}", mend)
+        hint = f"did you mean {near}? Or {hint}"
+    return KernelSpecError(f"debian:{series} has no variant and there is no file {word!r}", hint)
 
 
 def _nearest(word: str) -> str:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Kernels built from upstream trees of the user's: 4.4 to 6.x, with a small config that we keep.
 
 They are built in a root of the oldest suite that Debian serves, by its oldest compiler, and kept by
@@ -16,13 +17,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.errors import KernelSpecError
-from l2gate.events import Timeline
-from l2gate.images import cache, roots
-from l2gate.images.roots import Root, Suite
+from l2gate.foundation import cache, debian
+from l2gate.foundation.debian import Root, Suite
+from l2gate.foundation.errors import KernelSpecError
+from l2gate.foundation.events import Timeline
+from l2gate.foundation.settings import checkout
 from l2gate.kernels import source
 from l2gate.kernels.source import Source
-from l2gate.settings import checkout
 
 _RECIPE = "1"
 _CC = "gcc-9"
@@ -146,7 +147,7 @@ def build(tree: Tree, timeline: Timeline) -> Path:
     key = cache.digest(_RECIPE, BUILDER.key, tree.key(), options)
 
     def make(folder: Path) -> None:
-        root = roots.fetch(BUILDER, timeline)
+        root = debian.fetch(BUILDER, timeline)
         with timeline.step("controller", f"building {tree.version} of {tree.path}"):
             _Build(root, tree, options, folder).run()
 

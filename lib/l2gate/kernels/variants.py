@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Variants of KVM's modules: a suite's own source with patches, built by its own compiler.
 
 Only kvm.ko, kvm-amd.ko and kvm-intel.ko are built, out of tree, against the suite's kernel
@@ -13,10 +14,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from l2gate.errors import BenchError, KernelSpecError
-from l2gate.events import Timeline
-from l2gate.images import cache
-from l2gate.images.roots import Root
+from l2gate.foundation import cache
+from l2gate.foundation.debian import Root
+from l2gate.foundation.errors import BenchError, KernelSpecError
+from l2gate.foundation.events import Timeline
 from l2gate.kernels.patch import Patch, apply
 
 _RECIPE = "1"
@@ -156,7 +157,7 @@ def _compile(root: Root, tree: Path, work: Path) -> None:
     if done.returncode or missing:
         raise KernelSpecError(
             f"KVM of {root.release} does not compile:\n{_compiler_lines(done.stdout)}",
-            "mend the patch",
+            "correct the patch",
         )
 
 

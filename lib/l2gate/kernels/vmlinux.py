@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The plain kernel inside a bzImage: an emulated CPU that need not unpack it boots seconds sooner.
 
 Source of the layout: Documentation/arch/x86/boot.rst (setup_sects, payload_offset, payload_length).
@@ -13,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.errors import BenchError
-from l2gate.images import cache
-from l2gate.process import run
+from l2gate.foundation import cache
+from l2gate.foundation.errors import BenchError
+from l2gate.foundation.process import run
 
 _RECIPE = "2"
 _PVH_ENTRY = 18  # XEN_ELFNOTE_PHYS32_ENTRY: the kernel can be started by QEMU's -kernel as an ELF

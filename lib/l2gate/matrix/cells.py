@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The cells of a matrix: which kernel is asked on which host, and what it must come to."""
 
 from __future__ import annotations
@@ -7,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l2gate.contract.judge import Verdict
+from l2gate.foundation import cache, debian
 from l2gate.hosts import kinds
-from l2gate.images import cache, roots
 from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse
-from l2gate.provenance import suite_digest
+from l2gate.report.provenance import suite_digest
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,14 @@ class Cell:
 
 
 def cells(kernels: Iterable[str], hosts: Sequence[str]) -> list[Cell]:
-    """The cross of both. Raises KernelSpecError or UsageError for what cannot be meant."""
+    """The cross of both. Raises KernelSpecError or UsageError for a usage error."""
     names = [kinds.find(host).name for host in hosts]
     return [Cell(kernel, host, *_expected(kernel)) for kernel in kernels for host in names]
 
 
 def all_kernels() -> list[str]:
     """The stock kernel of each series, and its pair."""
-    series = [suite.series for suite in roots.SUITES]
+    series = [suite.series for suite in debian.SUITES]
     return [f"debian:{one}{tail}" for one in series for tail in ("", *(f"+{v}" for v in VARIANTS))]
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`l2gate eras`: kernels built from trees of the user's, each asked on both emulated hosts."""
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from pathlib import Path
 from rich.console import Console
 
 from l2gate.contract.judge import Verdict
-from l2gate.errors import BenchError, L2gateError
-from l2gate.events import Timeline
+from l2gate.foundation.errors import BenchError, L2gateError
+from l2gate.foundation.events import Timeline
 from l2gate.kernels import trees
 from l2gate.kernels.trees import Tree
 from l2gate.matrix.cells import Cell

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`l2gate matrix`: kernel x host x contract x verdict, from one run of the suite for each cell."""
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from rich.console import Console
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
-from l2gate.durations import Durations
-from l2gate.errors import BenchError, L2gateError
-from l2gate.events import Timeline
+from l2gate.foundation import cache, debian
+from l2gate.foundation.errors import BenchError, L2gateError
+from l2gate.foundation.events import Timeline
+from l2gate.foundation.settings import Settings
 from l2gate.hosts import kinds
-from l2gate.images import cache, roots
 from l2gate.kernels.kernel import prepare
 from l2gate.kernels.spec import DebianSpec, parse
 from l2gate.matrix.cells import Cell, fingerprint
-from l2gate.matrix.outcome import Outcome
+from l2gate.matrix.record import Record
 from l2gate.matrix.schedule import Schedule, Work
 from l2gate.matrix.state import State
-from l2gate.report.page import Row
+from l2gate.report.durations import Durations
+from l2gate.report.page import PageRow
 from l2gate.report.terminal import COLOURS
-from l2gate.settings import Settings
 
 #: Seconds that a cell takes where none has been measured; Bochs is the slower.
 _GUESS = {"emulated-intel": 120.0, "emulated-amd": 50.0}
@@ -76,7 +77,7 @@ class Matrix:
         settings: Settings,
         name: str = "matrix",
     ) -> None:
-        self._cells, self._outcome = cells, Outcome(console, folder, name)
+        self._cells, self._outcome = cells, Record(console, folder, name)
         self._settings = settings
         how = cache.digest(repr(settings))
         self._keys = {cell: f"{fingerprint(cell.kernel)}-{how}-{cell.host}" for cell in cells}
@@ -196,8 +197,8 @@ def _line(found: Found) -> Text:
     return Text(line, style="" if found.as_expected else COLOURS[found.verdict])
 
 
-def _row(found: Found) -> Row:
-    return Row(
+def _row(found: Found) -> PageRow:
+    return PageRow(
         kernel=found.cell.label,
         host=found.cell.host,
         expected=found.cell.expected.value,
@@ -217,7 +218,7 @@ def fetch_kernel(kernel: str, timeline: Timeline) -> None:
     """
     spec = parse(kernel)
     if isinstance(spec, DebianSpec):
-        roots.fetch(spec.suite, timeline)
+        debian.fetch(spec.suite, timeline)
     prepare(kernel, timeline)
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A patch that breaks KVM in one way, or keeps the promise in another way; its header says all.
 
     Breaks: what is wrong with it            (or `Keeps:` what it does in another way)
@@ -14,7 +15,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.errors import KernelSpecError
+from l2gate.foundation.errors import KernelSpecError
 from l2gate.kernels.patch import Patch
 from l2gate.kernels.spec import recipes
 

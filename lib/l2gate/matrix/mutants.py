@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`l2gate mutants`: the suite proves itself on kernels that are broken, or only look so."""
 
 from __future__ import annotations
@@ -15,20 +16,20 @@ from rich.console import Console
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
-from l2gate.durations import Durations
-from l2gate.errors import BenchError
-from l2gate.events import Timeline
+from l2gate.foundation import cache
+from l2gate.foundation.errors import BenchError
+from l2gate.foundation.events import Timeline
+from l2gate.foundation.settings import Settings
 from l2gate.hosts import kinds
-from l2gate.images import cache
 from l2gate.matrix.cells import fingerprint
 from l2gate.matrix.matrix import fetch_kernel, mean_seconds
 from l2gate.matrix.mutant import Mutant
-from l2gate.matrix.outcome import Outcome
+from l2gate.matrix.record import Record
 from l2gate.matrix.schedule import Schedule, Work
 from l2gate.matrix.state import State
 from l2gate.plugins.known import known_tests
-from l2gate.report.page import Row
-from l2gate.settings import Settings
+from l2gate.report.durations import Durations
+from l2gate.report.page import PageRow
 
 #: Seconds of a mutant where none has been measured, with and without an L1.
 _GUESS = {True: 45.0, False: 20.0}
@@ -36,7 +37,7 @@ _LIMIT = 7200.0
 _ROW = "{:<32} {:<14} {:<62} {:<15} {:>5}  {}"
 
 
-class Fate(StrEnum):
+class MutantOutcome(StrEnum):
     """What became of a mutant."""
 
     CAUGHT = "caught"
@@ -47,22 +48,22 @@ class Fate(StrEnum):
     INFRA_ERROR = "infra-error"
 
 
-_GOOD = (Fate.CAUGHT, Fate.KEPT)
+_GOOD = (MutantOutcome.CAUGHT, MutantOutcome.KEPT)
 
 
 @dataclass(frozen=True)
 class Told:
-    """A mutant's fate, and why."""
+    """A mutant's outcome, and why."""
 
     mutant: Mutant
-    fate: Fate
+    outcome: MutantOutcome
     reason: str
     seconds: dict[str, float]
     result: dict[str, Any]
 
     @property
     def good(self) -> bool:
-        return self.fate in _GOOD
+        return self.outcome in _GOOD
 
     @property
     def total(self) -> float:
@@ -70,35 +71,35 @@ class Told:
 
 
 def judge(mutant: Mutant, answer: dict[str, Any]) -> Told:
-    """The fate of a mutant, from what its shard wrote (shard.Answer).
+    """The outcome of a mutant, from what its worker wrote (worker.MutantAnswer).
 
     A broken one counts as caught only if the test that its header names fails with the words that
     the header names.
     """
     result = answer["result"]
 
-    def told(fate: Fate, reason: str) -> Told:
-        return Told(mutant, fate, reason, answer["seconds"], result)
+    def told(outcome: MutantOutcome, reason: str) -> Told:
+        return Told(mutant, outcome, reason, answer["seconds"], result)
 
     if answer["error"] or not result:
-        return told(Fate.INFRA_ERROR, answer["error"] or "there is no result")
+        return told(MutantOutcome.INFRA_ERROR, answer["error"] or "there is no result")
     if not mutant.broken:
         good = result["verdict"] == Verdict.PASS and not answer["complaint"]
         reason = answer["complaint"] or result["reason"]
-        return told(Fate.KEPT if good else Fate.FALSE_ALARM, reason)
+        return told(MutantOutcome.KEPT if good else MutantOutcome.FALSE_ALARM, reason)
     reasons = [
         case["reason"]
         for case in result["cases"]
         if case["verdict"] == Verdict.FAIL and case["test"] == mutant.test
     ]
     if right := [reason for reason in reasons if mutant.words in reason]:
-        return told(Fate.CAUGHT, f"{len(right)} cases: {right[0]}")
+        return told(MutantOutcome.CAUGHT, f"{len(right)} cases: {right[0]}")
     if result["verdict"] == Verdict.FAIL:
         seen = reasons[0] if reasons else result["reason"]
-        return told(Fate.WRONG_REASON, f"wanted {mutant.words!r}, seen {seen!r}")
+        return told(MutantOutcome.WRONG_REASON, f"wanted {mutant.words!r}, seen {seen!r}")
     if result["verdict"] == Verdict.PASS or _tests_passed(result, mutant.test):
-        return told(Fate.SURVIVED, result["reason"])
-    return told(Fate.INFRA_ERROR, f"{result['verdict']}: {result['reason']}")
+        return told(MutantOutcome.SURVIVED, result["reason"])
+    return told(MutantOutcome.INFRA_ERROR, f"{result['verdict']}: {result['reason']}")
 
 
 def _tests_passed(result: dict[str, Any], test: str) -> bool:
@@ -118,14 +119,14 @@ class Mutants:
         settings: Settings,
     ) -> None:
         self._settings = settings
-        self._mutants, self._outcome = mutants, Outcome(console, folder, "mutants")
+        self._mutants, self._outcome = mutants, Record(console, folder, "mutants")
         keys = [fingerprint(mutant.spec) for mutant in mutants]
         self._state = State("mutants", cache.digest(*keys, *(m.path for m in mutants)))
         self._durations = Durations("mutants")
         self._jobs = jobs or os.cpu_count() or 1
         self._told: dict[str, Told] = {}
         self._tests = known_tests()
-        self._schedule = Schedule(self._jobs, self._shard_ended, lambda _: None)
+        self._schedule = Schedule(self._jobs, self._worker_ended, lambda _: None)
 
     def run(self) -> int:
         """Ask all that have not been asked, print and write the table. Returns the exit code: 0 if
@@ -141,7 +142,7 @@ class Mutants:
         )
         if left:
             fetch_kernel(left[0].base.partition("+")[0], Timeline())
-        self._schedule.run(self._shards(left), self._look_for_new)
+        self._schedule.run(self._workers(left), self._look_for_new)
         self._look_for_new()
         told = [self._fate(mutant) for mutant in self._mutants]
         self._state.finish()
@@ -153,24 +154,24 @@ class Mutants:
         return self._told.get(mutant.name) or judge(mutant, nothing)
 
     def _last_words(self, mutant: Mutant) -> str:
-        logs = sorted(self._state.folder.glob(f"shard-{mutant.host}-*.log"))
+        logs = sorted(self._state.folder.glob(f"worker-{mutant.host}-*.log"))
         words = [line for log in logs for line in log.read_text(errors="replace").splitlines()]
-        return f"its shard ended without it: {' / '.join(words[-3:]) or 'it said nothing'}"
+        return f"its worker ended without it: {' / '.join(words[-3:]) or 'it said nothing'}"
 
-    def _shards(self, left: Sequence[Mutant]) -> list[Work]:
+    def _workers(self, left: Sequence[Mutant]) -> list[Work]:
         """As many hosts as there are jobs; what needs no L1 comes first on each."""
         works = []
         for host in dict.fromkeys(mutant.host for mutant in left):
             mine = sorted((m for m in left if m.host == host), key=self._guess)
             share = max(1, min(len(mine), round(self._jobs * len(mine) / len(left))))
             for number in range(share):
-                works.append(self._shard(host, number, mine[number::share]))
+                works.append(self._worker(host, number, mine[number::share]))
         return works
 
-    def _shard(self, host: str, number: int, mutants: Sequence[Mutant]) -> Work:
-        argv = [sys.executable, "-m", "l2gate.matrix.shard", host, str(self._state.folder)]
+    def _worker(self, host: str, number: int, mutants: Sequence[Mutant]) -> Work:
+        argv = [sys.executable, "-m", "l2gate.matrix.worker", host, str(self._state.folder)]
         argv += [str(mutant.path) for mutant in mutants]
-        log = self._state.folder / f"shard-{host}-{number}.log"
+        log = self._state.folder / f"worker-{host}-{number}.log"
         guess = sum(self._guess(mutant) for mutant in mutants)
         settings = kinds.find(host).only_used(self._settings)
         return Work(f"{host} {number}", argv, log, guess, _LIMIT, settings)
@@ -179,7 +180,7 @@ class Mutants:
         test = self._tests.get(mutant.test)
         return self._durations.guess(mutant.name, _GUESS[test is None or test.needs_l1])
 
-    def _shard_ended(self, work: Work, status: int, seconds: float) -> None:
+    def _worker_ended(self, work: Work, status: int, seconds: float) -> None:
         if status:
             self._outcome.say(f"{work.name} ended with {status}; its log is {work.log}", "bold red")
 
@@ -191,7 +192,7 @@ class Mutants:
                 seconds = sum(self._guess(one) for one in left) / self._jobs
                 more = f"{len(left)} left, about {seconds:.0f} s"
                 self._outcome.say(
-                    f"{mutant.name} on {mutant.host}: {told.fate}, {told.total:.0f} s; "
+                    f"{mutant.name} on {mutant.host}: {told.outcome}, {told.total:.0f} s; "
                     f"{more if left else 'the last one'}",
                     "" if told.good else "bold red",
                 )
@@ -199,14 +200,14 @@ class Mutants:
     def _look(self, mutant: Mutant) -> Told | None:
         answer = self._state.load(mutant.name)
         told = judge(mutant, answer) if answer else None
-        if told and told.fate is Fate.INFRA_ERROR and not self._schedule.busy:
+        if told and told.outcome is MutantOutcome.INFRA_ERROR and not self._schedule.busy:
             return None  # of an earlier run: it is asked again
         if told:
             self._told[mutant.name] = told
         return told
 
     def _write(self, told: Sequence[Told], seconds: float) -> None:
-        heads = _ROW.format("mutant", "host", "to be caught by", "fate", "s", "why")
+        heads = _ROW.format("mutant", "host", "to be caught by", "outcome", "s", "why")
         self._outcome.table(heads, [_line(one) for one in told])
         wrong = [one for one in told if not one.good]
         summary = f"{len(told)} mutants, {len(wrong)} not as their headers say, {seconds:.0f} s"
@@ -219,21 +220,21 @@ class Mutants:
 def _line(told: Told) -> Text:
     mutant = told.mutant
     line = _ROW.format(
-        mutant.name, mutant.host, mutant.test or "(must pass all tests)", told.fate,
+        mutant.name, mutant.host, mutant.test or "(must pass all tests)", told.outcome,
         f"{told.total:.0f}", told.reason,
     )  # fmt: skip
     return Text(line, style="" if told.good else "bold red")
 
 
-def _row(told: Told) -> Row:
+def _row(told: Told) -> PageRow:
     mutant = told.mutant
-    return Row(
+    return PageRow(
         kernel=f"{mutant.name} ({mutant.base})",
         host=mutant.host,
-        expected=Fate.CAUGHT.value if mutant.broken else Fate.KEPT.value,
+        expected=MutantOutcome.CAUGHT.value if mutant.broken else MutantOutcome.KEPT.value,
         verdict=told.result.get("verdict", Verdict.INFRA_ERROR.value),
         as_expected=told.good,
-        reason=f"{told.fate}: {told.reason}",
+        reason=f"{told.outcome}: {told.reason}",
         seconds=told.total,
         settings={"host": mutant.host, "kernel": mutant.spec},
         result=told.result,
@@ -243,7 +244,7 @@ def _row(told: Told) -> Row:
 
 def exit_code(told: Sequence[Told]) -> int:
     """A survivor outweighs a bench that broke."""
-    wrong = [one.fate for one in told if not one.good]
-    if any(fate is not Fate.INFRA_ERROR for fate in wrong):
+    wrong = [one.outcome for one in told if not one.good]
+    if any(outcome is not MutantOutcome.INFRA_ERROR for outcome in wrong):
         return 1
     return BenchError.exit_code if wrong else 0

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`l2gate observe`: what a kernel does where nothing is promised, held against what is recorded.
 
 Nothing here fails a kernel. A case that ends in a WARN or worse costs the emulated host, and the
@@ -16,20 +17,20 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from l2gate.bench import Bench, BenchFacts
-from l2gate.contract.received import SEEN, Seen
-from l2gate.contract.table import OBSERVED, Case, load
-from l2gate.deadline import Budget
-from l2gate.errors import L2gateError, UsageError
-from l2gate.events import Timeline
+from l2gate.bench.bench import Bench, BenchFacts
+from l2gate.contract.table import QUIRKS, Case, load
+from l2gate.contract.table_judge import SEEN, Seen
+from l2gate.foundation.deadline import Budget
+from l2gate.foundation.errors import L2gateError, UsageError
+from l2gate.foundation.events import Timeline
+from l2gate.foundation.scratch import Scratch
+from l2gate.foundation.settings import Settings
 from l2gate.hosts import kinds
-from l2gate.injection.ownvm import ground_of
+from l2gate.injection.standalone import platform_of
 from l2gate.kernels.spec import DebianSpec, parse
-from l2gate.scratch import Scratch
-from l2gate.settings import Settings
-from l2gate.wires.switchboard import SharedConnection
+from l2gate.transport.multiplexer import SharedConnection
 
-_TABLE = "odd"
+_TABLE = "quirks"
 _SECONDS = 20
 _ROW = "{:<28} {:<12} {:<44} {}"
 
@@ -71,7 +72,7 @@ class Observer:
 
     def run(self) -> list[Observation]:
         """Every case of the table that this host's CPU can be asked."""
-        rows = load(_TABLE, OBSERVED).cases
+        rows = load(_TABLE, QUIRKS).cases
         names = list(dict.fromkeys(case.name for case in rows))
         left, found = list(names), []
         while left:
@@ -108,12 +109,12 @@ class Observer:
         about this CPU."""
         deadline = Budget(facts.scale).deadline(f"{case.name} on L0", _SECONDS)
         try:
-            connection = SharedConnection(facts.wires, "L0")
+            connection = SharedConnection(facts.multiplexer, "L0")
             with connection.start([facts.helper, "cases"], deadline) as remote:
-                ground = ground_of(remote.read_object(deadline))
-                if case.where not in ("any", ground.format):
+                platform = platform_of(remote.read_object(deadline))
+                if case.where not in ("any", platform.format):
                     return None
-                return _seen(case, Seen(remote.ask(case.request, deadline), ground.format))
+                return _seen(case, Seen(remote.ask(case.request, deadline), platform.format))
         except L2gateError as error:
             return {"helper": error.cause}
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Pieces of work side by side, as many as the cores carry, the longest first."""
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from l2gate.foundation.process import end, start_logged
+from l2gate.foundation.settings import Settings, child_environment, resolve
 from l2gate.guard import interrupt
-from l2gate.process import end, start_logged
-from l2gate.settings import Settings, child_environment, resolve
 
 
 @dataclass(frozen=True)

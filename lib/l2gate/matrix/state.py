@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a matrix has found out so far, so that an interrupted one goes on where it stopped.
 
 A folder below L2GATE_STATE, named by the content of what was asked: other kernels, other patches or
@@ -11,7 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from l2gate.settings import state_dir
+from l2gate.foundation.settings import state_dir
 
 _FINISHED = "finished"
 

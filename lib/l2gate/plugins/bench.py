@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The job plug-in: boots the bench before a job's tests and ends it after them."""
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from typing import Any, NoReturn
 from avocado.core.plugin_interfaces import JobPost, JobPre
 from avocado.core.settings import settings
 
-from l2gate import settings as options
-from l2gate.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
-from l2gate.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
-from l2gate.events import TIMELINE_VARIABLE, Event, FileSink, Timeline
+from l2gate.bench.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
+from l2gate.foundation import settings as options
+from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
+from l2gate.foundation.events import TIMELINE_VARIABLE, Event, FileSink, Timeline
+from l2gate.foundation.scratch import Scratch
 from l2gate.guard import INTERRUPTED, complain, interrupt, told
 from l2gate.hosts import kinds
-from l2gate.job import concluded
+from l2gate.jobs.job import concluded
 from l2gate.plugins.known import known_tests
 from l2gate.plugins.spawner import NAME as SPAWNER
 from l2gate.report.result import sentence
-from l2gate.scratch import Scratch
 
 
 class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
@@ -52,7 +53,7 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         except MissingPrerequisite as error:
             # The suite cannot run here: each test says so, and the job is not green.
             self._tear_down()
-            os.environ[CANNOT_RUN_VARIABLE] = json.dumps([error.cause, error.mend])
+            os.environ[CANNOT_RUN_VARIABLE] = json.dumps([error.cause, error.hint])
         except L2gateError as error:
             self._abort(error)
         except Exception as error:  # Avocado would go on without a bench
@@ -72,7 +73,7 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         self._tear_down()
         result, code = concluded(self._timeline, Path(job.logdir), self._wanted.to_dict())
         if code and not self._followed and not self._announced:
-            complain(f"{result.verdict}: {result.reason}", result.mend)
+            complain(f"{result.verdict}: {result.reason}", result.hint)
         if job.interrupted_reason is not None and not self._followed:
             sys.exit(INTERRUPTED)
         if len(_system_tests(job)) == sum(len(suite.tests) for suite in job.test_suites):
@@ -135,9 +136,9 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
 
     def _announce(self, error: L2gateError) -> None:
         self._announced = True
-        complain(error.cause, error.mend)
+        complain(error.cause, error.hint)
         if self._timeline:
-            data = {"cause": error.cause, "mend": error.mend, "exit_code": error.exit_code}
+            data = {"cause": error.cause, "hint": error.hint, "exit_code": error.exit_code}
             FileSink(self._timeline)(Event("controller", "error", error.cause, data=data))
 
 

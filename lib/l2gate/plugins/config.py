@@ -1,10 +1,11 @@
+# SPDX-License-Identifier: MIT
 """Makes Avocado read the checkout's avocado.cfg, whatever directory it is called from."""
 
 from __future__ import annotations
 
 from avocado.core.plugin_interfaces import Settings
 
-from l2gate.settings import checkout
+from l2gate.foundation.settings import checkout
 
 
 class ConfigPath(Settings):  # type: ignore[misc]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Where each system test is, and whether it needs an L1: asked of the tests themselves."""
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from l2gate.errors import KernelSpecError, UsageError
-from l2gate.job import TESTS
+from l2gate.foundation.errors import KernelSpecError, UsageError
+from l2gate.foundation.settings import checkout, nearest
+from l2gate.jobs.job import TESTS
 from l2gate.plugins.systemtest import SystemTest
-from l2gate.settings import checkout, nearest
 
 _FOLDER = checkout() / TESTS
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The section [l2gate] of avocado.cfg, registered from the one table of options."""
 
 from __future__ import annotations
@@ -5,7 +6,7 @@ from __future__ import annotations
 from avocado.core.plugin_interfaces import Init
 from avocado.core.settings import settings
 
-from l2gate.settings import OPTIONS, SECTION
+from l2gate.foundation.settings import OPTIONS, SECTION
 
 
 class Options(Init):  # type: ignore[misc]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """How Avocado starts a test of l2gate: in a process of its own, or not at all where none can run.
 
 Avocado's cost for a test that is skipped is that of any test, an interpreter and all imports. Where
@@ -14,10 +15,10 @@ from typing import Any
 from avocado.core.utils import messages
 from avocado.plugins.spawners.process import ProcessSpawner
 
-from l2gate.bench import CANNOT_RUN_VARIABLE
+from l2gate.bench.bench import CANNOT_RUN_VARIABLE
 from l2gate.contract.judge import Verdict
-from l2gate.errors import MissingPrerequisite
-from l2gate.events import Event, timeline_from_environment
+from l2gate.foundation.errors import MissingPrerequisite
+from l2gate.foundation.events import Event, timeline_from_environment
 from l2gate.report.result import sentence
 
 NAME = "l2gate"

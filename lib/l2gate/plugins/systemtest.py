@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The base of every system test: a session on the job's bench, and a verdict at the end."""
 
 from __future__ import annotations
@@ -9,14 +10,14 @@ from typing import Any, TypeVar
 from avocado import Test
 from avocado.core.exceptions import TestInterrupt
 
-from l2gate.bench import BenchFacts
+from l2gate.bench.bench import BenchFacts
 from l2gate.contract.judge import Judgement, Verdict
 from l2gate.contract.paths import ALL
-from l2gate.errors import L2gateError, MissingPrerequisite, NotHere
-from l2gate.events import Event, timeline_from_environment
+from l2gate.foundation.errors import L2gateError, MissingPrerequisite, NotHere
+from l2gate.foundation.events import Event, timeline_from_environment
+from l2gate.foundation.process import end_with
 from l2gate.injection.evidence import Evidence
 from l2gate.injection.session import Session, failure
-from l2gate.process import end_with
 from l2gate.report.result import THEN
 
 E = TypeVar("E", bound=Evidence)
@@ -35,7 +36,7 @@ def contract_test(
     path: str = "",
 ) -> Callable[[Callable[[Any, E], None]], Callable[[Any], None]]:
     """A test that holds under one contract, or `either`; under another it is skipped, with cause
-    and mend. So it is where another path than ``path`` is asked for, which is that of ``on`` unless
+    and hint. So it is where another path than ``path`` is asked for, which is that of ``on`` unless
     it is named here.
 
     The body gets a Session, or what ``on`` names. Everything is opened and closed here, in the
@@ -137,12 +138,12 @@ def _not_here(facts: BenchFacts, contract: str, path: str) -> str | None:
     if contract not in (EITHER, facts.contract.name):
         return (
             f"the {facts.contract.name} contract holds here ({facts.contract.why}), this test is "
-            f"about the {contract} contract; mend: use a kernel of that era "
+            f"about the {contract} contract; hint: use a kernel of that era "
             f"({_KERNELS[contract]}) or ask for it with expect={contract}"
         )
     if path and facts.path not in (ALL, path):
         return (
-            f"this test injects by {path}, asked for is path={facts.path}; mend: leave --path out, "
+            f"this test injects by {path}, asked for is path={facts.path}; hint: leave --path out, "
             f"or --path {path}"
         )
     return None

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: MIT
 """From evidence to what a person or a script reads."""

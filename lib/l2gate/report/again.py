@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The line that asks again: all of a run, or just some of its cases with their controls.
 
 It is for a shell in the folder that the run was asked from: what lies below it is named from there.
@@ -13,7 +14,7 @@ from typing import Any
 
 from l2gate.contract.choice import Words, is_control, parse, telling, words_of
 from l2gate.contract.judge import Verdict
-from l2gate.settings import OPTIONS, checkout
+from l2gate.foundation.settings import OPTIONS, checkout
 
 #: Says what is left behind, not what is asked.
 _LEFT_OUT = ("keep",)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a run that is not green has found: each failure once, in at most five lines, worst first."""
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _Case = dict[str, Any]
 
 #: Numbers in what was seen do not make it another failure.
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+|#[A-Z]{2}\b")
-_MEND = re.compile(r" \| mend: |; mend: ")
+_HINT = re.compile(r" \| hint: |; hint: ")
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,8 @@ def _broke_off_later(tests: Sequence[TestResult]) -> list[TestResult]:
 
 
 def hint_of(reason: str) -> tuple[str, str]:
-    """The cause and the hint of an error's or a skip's text (l2gate/errors.py)."""
-    cause, *hints = _MEND.split(reason)
+    """The cause and the hint of an error's or a skip's text (l2gate/foundation/errors.py)."""
+    cause, *hints = _HINT.split(reason)
     return cause, "; ".join(hints)
 
 

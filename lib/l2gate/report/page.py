@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """One page for many kernels: self-contained HTML, from what the matrix and the mutants found."""
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from l2gate.contract.judge import Verdict
 from l2gate.injection.vectors import name
-from l2gate.provenance import Provenance
 from l2gate.report import again
 from l2gate.report.again import Again
+from l2gate.report.provenance import Provenance
 from l2gate.report.words import afterwards, what
 
 _TEMPLATE = "page.html.j2"
@@ -26,7 +27,7 @@ _WORST = (Verdict.FAIL, Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE, Verdict.SKIP,
 
 
 @dataclass(frozen=True)
-class Row:
+class PageRow:
     """One kernel on one host. ``result`` is the JSON of its run, ``settings`` name host and kernel
     for the line that asks it again."""
 
@@ -101,7 +102,7 @@ class Page:
 
     title: str
     summary: str
-    rows: Sequence[Row]
+    rows: Sequence[PageRow]
     provenance: Provenance
 
 
@@ -119,7 +120,7 @@ def write_page(page: Page, target: Path) -> None:
     draft.replace(target)
 
 
-def squares(row: Row) -> list[Square]:
+def squares(row: PageRow) -> list[Square]:
     """One for each path and vector of the row's cases."""
     grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for case in row.result.get("cases", ()):
@@ -159,7 +160,7 @@ def _most_telling(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _told(case: dict[str, Any], line: str) -> dict[str, Any]:
     """What the page says of one case."""
     proof = case["proof"]
-    keys = ("guest_mode", "how", "cr3", "rip", "marker", "unchanged", "changed", "exit")
+    keys = ("guest_mode", "how", "cr3", "rip", "fingerprint", "unchanged", "changed", "exit")
     return {
         "verdict": case["verdict"],
         "what": what(case),

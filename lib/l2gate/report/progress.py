@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a person sees while a job goes on: a line for each step; on a terminal, what runs now."""
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from rich.live import Live
 from rich.text import Text
 
 from l2gate.contract.judge import Verdict
-from l2gate.events import Event
+from l2gate.foundation.events import Event
 from l2gate.injection.vectors import label
 from l2gate.report.remaining import Remaining
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a job is expected to take still, by what earlier ones on that kind of host have taken."""
 
 from __future__ import annotations
@@ -6,8 +7,8 @@ import time
 from typing import Any
 
 from l2gate.contract.judge import Verdict
-from l2gate.durations import Durations
-from l2gate.events import Event
+from l2gate.foundation.events import Event
+from l2gate.report.durations import Durations
 
 #: In the cache, beside those of matrix and mutants.
 KIND = "runs"

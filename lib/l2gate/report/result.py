@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The result of a job, put together from its timeline and from what Avocado says of its tests.
 
 The JSON that `l2gate run --json FILE` writes is `Result` as it stands here, schema_version 2.
@@ -15,16 +16,16 @@ from typing import Any
 
 from l2gate.contract import paths
 from l2gate.contract.judge import Verdict
-from l2gate.errors import UsageError
-from l2gate.events import Event
+from l2gate.foundation.errors import UsageError
+from l2gate.foundation.events import Event
 from l2gate.injection.vectors import EXCEPTIONS
-from l2gate.provenance import Provenance
+from l2gate.report.provenance import Provenance
 
 SCHEMA_VERSION = 2
 
 _Case = dict[str, Any]
 
-#: Exit codes of `l2gate run`; 4 is for what cannot be meant.
+#: Exit codes of `l2gate run`; 4 is a usage error.
 EXIT_CODES = {
     Verdict.PASS: 0,
     Verdict.FAIL: 1,
@@ -66,14 +67,14 @@ class Result:
       of itself.
     - ``cases``: one entry per injection: test, path, vector, error_code (null: none), injected,
       repeat, active_level, expected_errno and seen_errno (null: accepted), verdict, reason,
-      seconds, and proof: guest_mode, how (L2 was shown to be active), cr3, rip, marker (R15),
+      seconds, and proof: guest_mode, how (L2 was shown to be active), cr3, rip, fingerprint (R15),
       unchanged, changed, events_before, events_after, outcomes, liveness (l1, l2, l2_heartbeat,
       hits). A case of a table (l2gate/contract/table.py) has also table, line, case (its name),
       asked (the helper's words), sent (those that went to KVM), expected (by column), who (got
       it), deviations (known ones that were seen), finding (what neither is known nor was promised
       by the kernel's era; empty if nothing), and in its proof returned (what
       KVM_GET_VCPU_EVENTS said), exit (L1's record of its VM-exit) and earlier (of the one before)
-      instead of marker, events_before, events_after, outcomes and l2_heartbeat.
+      instead of fingerprint, events_before, events_after, outcomes and l2_heartbeat.
     - ``unasked``: cases that were not asked: test, table, cases (how many), and what the kernel or
       the CPU lacks for them.
     - ``paths``: one entry per way of injecting (contract/paths.py): name, how, covered (by the
@@ -82,9 +83,9 @@ class Result:
       and seen signal (null: none).
     - ``logs``: the folder with consoles, timeline and test logs.
     - ``settings``: those that were asked for. ``asked``: the tests as they were named (empty: all).
-    - ``error``: cause and mend of what broke the job (null: nothing did). ``complaints``: what L0's
+    - ``error``: cause and hint of what broke the job (null: nothing did). ``complaints``: what L0's
       kernel has said of a fault of its own.
-    - ``provenance`` (l2gate/provenance.py): started (ISO 8601, UTC), seconds, l2gate (number,
+    - ``provenance`` (report/provenance.py): started (ISO 8601, UTC), seconds, l2gate (number,
       commit, changed), suite (SHA-256 of its files), controller (distribution, kernel, cpu, cpus,
       python), emulator, l1_qemu, image and patches (file and SHA-256 of each).
 
@@ -103,7 +104,7 @@ class Result:
     deliveries: list[dict[str, Any]] = field(default_factory=list)
     paths: list[dict[str, Any]] = field(default_factory=list)
     unasked: list[dict[str, Any]] = field(default_factory=list)
-    mend: str = ""
+    hint: str = ""
     logs: str = ""
     schema_version: int = SCHEMA_VERSION
     settings: dict[str, Any] = field(default_factory=dict)
@@ -143,7 +144,7 @@ def assemble(
     """
     tests = _tests(events, avocado)
     cases = [event.data for event in events if event.kind == "case"]
-    verdict, reason, mend = _overall(events, avocado, tests, cases)
+    verdict, reason, hint = _overall(events, avocado, tests, cases)
     seconds = _seconds(events)
     seconds["total"] = round(total_seconds, 3)
     host, kernel, error = fact(events, "host"), fact(events, "kernel"), _error(events)
@@ -151,7 +152,7 @@ def assemble(
     return Result(
         verdict=verdict.value,
         reason=reason,
-        mend=mend,
+        hint=hint,
         host=host,
         kernel=kernel,
         contract=fact(events, "contract"),
@@ -164,7 +165,7 @@ def assemble(
         logs=logs,
         settings=settings,
         asked=list(asked),
-        error={name: str(error.get(name, "")) for name in ("cause", "mend")} if error else None,
+        error={name: str(error.get(name, "")) for name in ("cause", "hint")} if error else None,
         complaints=[
             event.data.get("said", event.text) for event in events if event.kind == "complaint"
         ],
@@ -302,7 +303,7 @@ def _overall(
     tests: list[TestResult],
     cases: list[_Case],
 ) -> tuple[Verdict, str, str]:
-    """The worst of what was seen: (verdict, reason, mend)."""
+    """The worst of what was seen: (verdict, reason, hint)."""
     failed = [test for test in tests if test.verdict == Verdict.FAIL]
     complaints = [event.text for event in events if event.kind == "complaint"]
     broken = [case for case in cases if case["verdict"] == Verdict.FAIL]
@@ -313,7 +314,7 @@ def _overall(
     if complaints:
         return Verdict.FAIL, complaints[0], "the whole of it is in the job's L0 console"
     if error := _error(events):
-        return Verdict.INFRA_ERROR, str(error["cause"]), str(error.get("mend", ""))
+        return Verdict.INFRA_ERROR, str(error["cause"]), str(error.get("hint", ""))
     if avocado is None:
         return Verdict.INFRA_ERROR, "the job did not come to its end", "see the job's log"
     for worst in (Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE):

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What a person sees in the end: the verdict, and what it rests on."""
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ class _Report:
         head = Text(f"{'verdict':<10}")
         head += Text(result.verdict.upper(), style=COLOURS[result.verdict])
         self._print(head + Text(f": {reason}"))
-        if mend := result.mend or hint:
-            self._say(f"{'mend':<10}{mend}")
+        if hint := result.hint or hint:
+            self._say(f"{'hint':<10}{hint}")
         if result.error or not self._findings:
             self._again()
 
@@ -149,8 +150,8 @@ def _vector_rows(result: Result) -> list[str]:
         rows.append(_ROW.format(_vectors(numbers, exception), errno, times, *map(str, cells)))
     if any(vector not in EXCEPTIONS for vector in grouped):
         rows.append("Vector 2 (NMI) and those above 31 are no exceptions: KVM refuses them always.")
-    if any(_MARKS in row for row in rows):
-        rows.append("Marks: CR3, RIP and R15 at that ioctl are those that only this L2 has.")
+    if any(_FINGERPRINT in row for row in rows):
+        rows.append("Fingerprint: CR3, RIP and R15 at that ioctl are those that only this L2 has.")
     return rows
 
 
@@ -182,12 +183,12 @@ def _some(values: Iterable[str]) -> str:
 def _active_by(how: str) -> str:
     kind = "VMX" if "(VMX)" in how else "SVM" if "(SVM)" in how else ""
     if not kind:
-        return "its registers' marks"
+        return "its fingerprint in the registers"
     said = f"KVM_GET_NESTED_STATE ({kind})"
-    return f"{said}{_MARKS}" if "marked" in how else said
+    return f"{said}{_FINGERPRINT}" if "marked" in how else said
 
 
-_MARKS = ", marks"
+_FINGERPRINT = ", fingerprint"
 
 
 _TABLE_ROW = "{:<26} {:>6} {:>10} {:>11} {:>8} {:>8}"

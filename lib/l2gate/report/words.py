@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What is said of a case of a result (l2gate/report/result.py), for terminal and page alike."""
 
 from __future__ import annotations

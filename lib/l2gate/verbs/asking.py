@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`l2gate run` and `l2gate contract`: one kernel is asked."""
 
 from __future__ import annotations
@@ -8,15 +9,15 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from l2gate import oracle
-from l2gate.bench import preflight
+from l2gate.bench import oracle
+from l2gate.bench.bench import preflight
 from l2gate.cli import wanted
-from l2gate.errors import MissingPrerequisite, UsageError
-from l2gate.events import FileSink, Timeline
+from l2gate.foundation.errors import MissingPrerequisite, UsageError
+from l2gate.foundation.events import FileSink, Timeline
+from l2gate.foundation.scratch import Scratch
 from l2gate.hosts import kinds
-from l2gate.job import Job
+from l2gate.jobs.job import Job
 from l2gate.report.terminal import show
-from l2gate.scratch import Scratch
 from l2gate.screen import beside, progress, screen
 
 
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _references(tests: list[str]) -> list[str]:
     if not tests:
         return []
-    from l2gate.plugins.known import references  # imports Avocado and all tests
+    from l2gate.plugins.known import references
 
     return references(tests)
 

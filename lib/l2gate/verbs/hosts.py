@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`l2gate hosts | doctor | prepare | restore | up | down`: the machines."""
 
 from __future__ import annotations
@@ -9,18 +10,18 @@ from dataclasses import asdict
 
 from rich.console import Console
 
-from l2gate import doctor as checks
-from l2gate import settings as options
-from l2gate import up as standing_hosts
-from l2gate.bench import preflight
+from l2gate.bench import up as booting
+from l2gate.bench.bench import preflight
 from l2gate.cli import wanted
-from l2gate.deadline import Deadline
-from l2gate.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
-from l2gate.events import Timeline
+from l2gate.foundation import settings as options
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
+from l2gate.foundation.events import Timeline
+from l2gate.hosts import doctor as checks
 from l2gate.hosts import kinds
 from l2gate.hosts.lab import access as lab
 from l2gate.hosts.lab.prerequisites import Check
-from l2gate.hosts.standing import Standing, standing
+from l2gate.hosts.persistent import PersistentHost, persistent_hosts
 from l2gate.images import helper
 from l2gate.screen import beside, screen
 
@@ -35,8 +36,8 @@ def hosts(arguments: argparse.Namespace) -> int:
             _print(console, f"    can be used: {kind.check(settings)}")
         except L2gateError as error:
             _print(console, f"    cannot be used: {error.cause}")
-            _print(console, f"    mend: {error.mend}")
-    for host in standing():
+            _print(console, f"    hint: {error.hint}")
+    for host in persistent_hosts():
         _print(console, f"{host.url}: {host.kind} with {host.kernel}, by `l2gate up`")
         _print(console, f"    {host.ssh}")
     _print(console, "local: this machine; ssh://[user@]name[:port]: a machine over SSH")
@@ -67,8 +68,8 @@ def _show_check(console: Console, check: Check) -> None:
     style = {"ok": "", "NO": "bold red"}.get(state, "yellow")
     line = f"{state:<5}{check.area:<12}{check.cause}"
     console.print(line, markup=False, soft_wrap=True, style=style or None)
-    if check.mend:
-        _print(console, f"                 mend: {check.mend}")
+    if check.hint:
+        _print(console, f"                 hint: {check.hint}")
 
 
 def _lab(arguments: argparse.Namespace, verb: str) -> tuple[lab.Lab, options.Settings]:
@@ -129,10 +130,10 @@ def up(arguments: argparse.Namespace) -> int:
         raise UsageError(
             f"{kind.name} is not l2gate's to boot", "use --host emulated-intel or -amd"
         )
-    name = standing_hosts.check_name(kind.name if arguments.name is None else arguments.name)
+    name = booting.check_name(kind.name if arguments.name is None else arguments.name)
     preflight(settings)
     kind.prepare_kernel(settings, beside(arguments))
-    host = standing_hosts.up(settings, name)
+    host = booting.up(settings, name)
     _print(console, f"{host.kind} is up with {host.kernel}")
     _print(console, f"  l2gate run --host {host.url}")
     _print(console, f"  {host.ssh}")
@@ -142,17 +143,17 @@ def up(arguments: argparse.Namespace) -> int:
 
 def down(arguments: argparse.Namespace) -> int:
     """End what is named. Raises UsageError if nothing is."""
-    there, console = {host.name: host for host in standing()}, screen()
+    there, console = {host.name: host for host in persistent_hosts()}, screen()
     for name in arguments.names:
         if name not in there:
             raise UsageError(f"no host {name} is up", _up_are(there, name))
     for host in [there[n] for n in arguments.names] or _all_of(there, arguments.all):
-        standing_hosts.down(host)
+        booting.down(host)
         _print(console, f"{host.name} is down")
     return 0
 
 
-def _all_of(there: dict[str, Standing], asked: bool) -> list[Standing]:
+def _all_of(there: dict[str, PersistentHost], asked: bool) -> list[PersistentHost]:
     """All that are up, if that was asked for or a person says yes. Raises UsageError."""
     if not there:
         if asked:
@@ -173,7 +174,7 @@ def _says_yes(question: str) -> bool:
         return False
 
 
-def _up_are(there: dict[str, Standing], name: str) -> str:
+def _up_are(there: dict[str, PersistentHost], name: str) -> str:
     return options.nearest(name, there) if there else "none is up; l2gate up boots one"
 
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`l2gate images | kernels | cache`: what jobs are made of."""
 
 from __future__ import annotations
@@ -5,8 +6,8 @@ from __future__ import annotations
 import argparse
 
 from l2gate.cli import UNUSED_DAYS
-from l2gate.events import Timeline
-from l2gate.images import cache as store
+from l2gate.foundation import cache as store
+from l2gate.foundation.events import Timeline
 from l2gate.images.build import build_all
 from l2gate.kernels import kernel
 from l2gate.screen import progress, screen

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`l2gate matrix | mutants | eras | observe | compare | bench | soak`: asking more than once."""
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from l2gate import repeat
-from l2gate.bench import preflight
+from l2gate.bench.bench import preflight
 from l2gate.cli import wanted
-from l2gate.compare import compare as compare_hosts
-from l2gate.errors import UsageError
-from l2gate.events import Timeline
+from l2gate.foundation.errors import UsageError
+from l2gate.foundation.events import Timeline
+from l2gate.foundation.settings import Settings, nearest
 from l2gate.hosts import kinds
+from l2gate.jobs import repeat
+from l2gate.jobs.compare import compare as compare_hosts
 from l2gate.matrix import cells
 from l2gate.matrix import eras as from_trees
 from l2gate.matrix import observe as observation
@@ -23,7 +25,6 @@ from l2gate.matrix.matrix import Matrix, fetch_kernel
 from l2gate.matrix.mutant import Mutant, all_mutants, read
 from l2gate.matrix.mutants import Mutants
 from l2gate.screen import beside, screen
-from l2gate.settings import Settings, nearest
 from l2gate.verbs.asking import check_writable
 
 #: Where each kernel can be observed; the faster one.
@@ -106,7 +107,7 @@ def soak(arguments: argparse.Namespace) -> int:
 
 
 def _prepared(arguments: argparse.Namespace, body: Callable[[Settings, Console], int]) -> int:
-    """What cannot be meant is refused before the first time."""
+    """A usage error is told before the first time."""
     settings = wanted(arguments)
     preflight(settings)
     kinds.find(settings.host).prepare_kernel(settings, beside(arguments))

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`l2gate completion`, and what a shell is told can come next."""
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from collections.abc import Sequence
 from argcomplete.shell_integration import shellcode
 
 from l2gate.hosts import kinds
-from l2gate.hosts.standing import standing
+from l2gate.hosts.persistent import persistent_hosts
 from l2gate.kernels import kernel
 from l2gate.plugins.known import known_tests
 
@@ -20,13 +21,13 @@ def completion(arguments: argparse.Namespace) -> int:
 
 
 def candidates(what: str) -> Sequence[str]:
-    """The words that can stand for ``what``: hosts, emulated, standing, kernels or tests."""
+    """The words that can stand for ``what``: hosts, emulated, persistent, kernels or tests."""
     if what == "hosts":
-        return [kinds.AUTO, *kinds.EMULATED, "local", *(host.url for host in standing())]
+        return [kinds.AUTO, *kinds.EMULATED, "local", *(host.url for host in persistent_hosts())]
     if what == "emulated":
         return kinds.EMULATED
-    if what == "standing":
-        return [host.name for host in standing()]
+    if what == "persistent":
+        return [host.name for host in persistent_hosts()]
     if what == "kernels":
         return [spec for spec, _ in kernel.known()]
     return [name for test in known_tests() for name in (test.partition(".")[0], test)]

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`emulated-intel`: Bochs emulates an Intel machine with VMX, EPT and VMCS shadowing."""
 
 from __future__ import annotations
@@ -7,8 +8,9 @@ import socket
 import subprocess
 from pathlib import Path
 
-from l2gate.deadline import Deadline
-from l2gate.errors import BenchError
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import BenchError
+from l2gate.foundation.settings import Settings
 from l2gate.hosts.emulated import ramboot
 from l2gate.hosts.emulated.bochsprogram import (
     IPS,
@@ -21,7 +23,6 @@ from l2gate.hosts.emulated.bochsprogram import (
     start,
 )
 from l2gate.hosts.emulated.machine import EmulatedHost
-from l2gate.settings import Settings
 
 _MEGABYTES = 1536
 _SECTORS_PER_CYLINDER = 16 * 63

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The Bochs program: which one is used, whether it emulates VMX, how it is started."""
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.deadline import Deadline
-from l2gate.errors import MissingPrerequisite
+from l2gate.foundation import cache, debian
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import MissingPrerequisite
+from l2gate.foundation.process import die_with_parent, run
+from l2gate.foundation.settings import Settings
 from l2gate.hosts.emulated import ramboot
-from l2gate.images import cache, roots, userland
-from l2gate.process import die_with_parent, run
-from l2gate.settings import Settings
+from l2gate.images import userland
 
 #: A CPU with VMX, EPT, unrestricted guest and VMCS shadowing, and as little else as can be.
 MODEL = "corei7_skylake_x"
@@ -42,7 +44,7 @@ class Bochs:
 
         Raises MissingPrerequisite if it is not there.
         """
-        root = roots.find(roots.SUITES[0]).path
+        root = debian.find(debian.SUITES[0]).path
         if not settings.bochs:
             return cls(root / "usr/bin/bochs-bin", root, own=False)
         program = Path(settings.bochs).expanduser()
@@ -93,10 +95,10 @@ class Bochs:
                 timeout=_PROBE_SECONDS,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise MissingPrerequisite(f"{self.program} does not run: {error}", _MEND) from None
+            raise MissingPrerequisite(f"{self.program} does not run: {error}", _HINT) from None
         found = re.search(r"Bochs x86 Emulator (\S+)", done.stdout + done.stderr)
         if not found:
-            raise MissingPrerequisite(f"{self.program} is no Bochs", _MEND)
+            raise MissingPrerequisite(f"{self.program} is no Bochs", _HINT)
         return f"Bochs {found.group(1)}"
 
     def _check_vmx(self, folder: Path) -> None:
@@ -130,11 +132,11 @@ class Bochs:
             raise MissingPrerequisite(
                 f"this Bochs ({self.program}) emulates no VMX: asked for the CPU {MODEL}, "
                 f"it said: {words}",
-                _MEND,
+                _HINT,
             )
 
 
-_MEND = "use a Bochs 3.0 built with VMX, or leave the setting `bochs` empty to use Debian's"
+_HINT = "use a Bochs 3.0 built with VMX, or leave the setting `bochs` empty to use Debian's"
 
 
 def rom() -> Path:
@@ -143,7 +145,7 @@ def rom() -> Path:
 
     def make(folder: Path) -> None:
         plain, linked = folder / "rom.o", folder / "rom.bin"
-        run(["gcc", "-c", "-o", plain, source], what="assembling the ROM", mend="run `make apt`")
+        run(["gcc", "-c", "-o", plain, source], what="assembling the ROM", hint="run `make apt`")
         run(["ld", "-Ttext=0", "--oformat", "binary", "-o", linked, plain], what="linking the ROM")
         (folder / "l2gate.rom").write_bytes(ramboot.rom(linked.read_bytes()))
 

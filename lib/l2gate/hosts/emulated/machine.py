@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """Emulated hosts: an emulator boots the kernel under test; from then on it is an SSH host."""
 
 from __future__ import annotations
@@ -10,15 +11,16 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-from l2gate.console import Console
-from l2gate.deadline import Budget, Deadline
-from l2gate.errors import BenchError, KernelSpecError
-from l2gate.hosts.host import GuestFiles, Host, Place
-from l2gate.images import cache, initramfs, userland
+from l2gate.foundation import cache
+from l2gate.foundation.deadline import Budget, Deadline
+from l2gate.foundation.errors import BenchError, KernelSpecError
+from l2gate.hosts.host import GuestFiles, Host, HostContext
+from l2gate.images import initramfs, userland
 from l2gate.images.userland import BUILT_IN, LINUX
 from l2gate.kernels.kernel import KernelUnderTest, closure, unconfigured, untold
-from l2gate.wires.keys import KeyPair, write_seed
-from l2gate.wires.ssh import Endpoint, SshConnection
+from l2gate.transport.console import Console
+from l2gate.transport.keys import KeyPair, write_seed
+from l2gate.transport.ssh import Endpoint, SshConnection
 
 #: Where the helper is on a level of ours.
 HELPER = "/run/l2gate/helper"
@@ -85,13 +87,13 @@ class EmulatedHost(Host):
 
     helper = HELPER
 
-    def __init__(self, kernel: KernelUnderTest, place: Place) -> None:
-        self.settings, self.kernel, self._images = place.settings, kernel, place.images
-        self.image, self.initrd = place.images.userland, initrd(kernel, place.images.busybox)
-        self.private, self.timeline = place.folder, place.timeline
-        self.budget = Budget(self.slowness * place.settings.patience_factor * slowness())
-        self._console = Console("L0", place.logs / "l0-console.log")
-        self.emulator_log = place.logs / "l0-emulator.log"
+    def __init__(self, kernel: KernelUnderTest, context: HostContext) -> None:
+        self.settings, self.kernel, self._images = context.settings, kernel, context.images
+        self.image, self.initrd = context.images.userland, initrd(kernel, context.images.busybox)
+        self.private, self.timeline = context.folder, context.timeline
+        self.budget = Budget(self.slowness * context.settings.patience_factor * slowness())
+        self._console = Console("L0", context.logs / "l0-console.log")
+        self.emulator_log = context.logs / "l0-emulator.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: SshConnection | None = None
         self._endpoint: Endpoint | None = None

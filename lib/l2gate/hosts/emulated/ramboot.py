@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """What lies in the RAM of an emulated Intel machine at power-on: the kernel, unpacked, and all that
 a boot loader would have handed it.
 
@@ -11,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.errors import KernelSpecError
+from l2gate.foundation.errors import KernelSpecError
 from l2gate.kernels.vmlinux import Segment, Vmlinux
 
 _PAGE = 4096

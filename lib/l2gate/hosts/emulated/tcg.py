@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """`emulated-amd`: QEMU without acceleration emulates an AMD machine with SVM."""
 
 from __future__ import annotations
@@ -6,12 +7,12 @@ import re
 import subprocess
 from pathlib import Path
 
-from l2gate.deadline import Deadline
-from l2gate.errors import MissingPrerequisite
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import MissingPrerequisite
+from l2gate.foundation.process import die_with_parent, run
+from l2gate.foundation.settings import Settings
 from l2gate.hosts.emulated.machine import EmulatedHost, program
-from l2gate.process import die_with_parent, run
-from l2gate.qemu.qmp import Monitor, forwarded_port
-from l2gate.settings import Settings
+from l2gate.transport.qmp import Monitor, forwarded_port
 
 _QEMU = "qemu-system-x86_64"
 

@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: MIT
 """Hosts that were there before: this machine, or one over SSH."""

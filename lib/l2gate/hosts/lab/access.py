@@ -1,7 +1,8 @@
+# SPDX-License-Identifier: MIT
 """Access to a lab host: connected, root, with the helper on it.
 
 Nothing is installed there. What is brought lies in one folder (ROOM): the store, by content, which
-later jobs use again, and a folder for each job, which its keeper removes.
+later jobs use again, and a folder for each job, which its supervisor removes.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from l2gate.deadline import Budget, Deadline
-from l2gate.errors import MissingPrerequisite
+from l2gate.foundation.deadline import Budget, Deadline
+from l2gate.foundation.errors import MissingPrerequisite
+from l2gate.foundation.settings import Settings
 from l2gate.hosts.lab import qemuprogram
-from l2gate.hosts.lab.keeper import Keeper
 from l2gate.hosts.lab.modules import SCRIPT, ModuleScript
 from l2gate.hosts.lab.prerequisites import Survey
+from l2gate.hosts.lab.supervisor import Supervisor
+from l2gate.hosts.persistent import config_of
 from l2gate.hosts.probe import probe
-from l2gate.hosts.standing import config_of
-from l2gate.settings import Settings
-from l2gate.wires import sshname
-from l2gate.wires.connection import Connection
-from l2gate.wires.here import LocalConnection
+from l2gate.transport import ssh_config
+from l2gate.transport.connection import Connection
+from l2gate.transport.local import LocalConnection
 
 #: The one folder that l2gate has on a lab host: persistent, root's alone, and not `noexec`.
 ROOM = "/var/lib/l2gate"
@@ -40,13 +41,13 @@ _LOOP_SECONDS = 0.02
 #: No host is taken for slower: a deadline must come to its end.
 _SLOWEST = 30.0
 
-#: The folder; what killed keepers have left in it, and what no job has used for a month, goes.
+#: The folder; what killed supervisors have left in it, and what no job has used for a month, goes.
 _MAKE_ROOM = f"""
 umask 077 && mkdir -p {STORE} {JOBS} && chmod 700 {ROOM} || exit 1
 find {STORE} -type f -mtime +30 -exec rm -f {{}} +
 for job in {JOBS}/*; do
-	[ -f "$job/keeper" ] || continue
-	grep -q "$job" "/proc/$(cat "$job/keeper")/cmdline" 2>/dev/null || rm -rf "$job"
+	[ -f "$job/supervisor" ] || continue
+	grep -q "$job" "/proc/$(cat "$job/supervisor")/cmdline" 2>/dev/null || rm -rf "$job"
 done
 """
 
@@ -66,8 +67,8 @@ class Lab:
 
     def probe(self) -> dict[str, Any]:
         """What the helper's `probe` says. Raises HelperError."""
-        mend = f"is {ROOM} mounted noexec?"
-        return probe(self.connection, self.helper, "L0", self.budget, mend)
+        hint = f"is {ROOM} mounted noexec?"
+        return probe(self.connection, self.helper, "L0", self.budget, hint)
 
     def survey(self, settings: Settings) -> Survey:
         """All that `host_checks` looks at."""
@@ -105,14 +106,14 @@ class Lab:
         exclusive: bool,
         say: Any,
         log: Path | None = None,
-    ) -> Keeper:
+    ) -> Supervisor:
         """Take the host's lock: for oneself where the module may change, else beside others."""
         within = Deadline("the host's lock", float(settings.wait))
         who = f"l2gate job {job} of {getpass.getuser()}@{socket.gethostname()}"
         argv = [self.helper, "keep", "--lock", LOCK, "--folder", f"{JOBS}/{job}", "--who", who]
         if exclusive:
             argv += ["--exclusive", "--finally", self.script.command("restore")]
-        return Keeper(self.connection, argv, within, log, say)
+        return Supervisor(self.connection, argv, within, log, say)
 
 
 def open_lab(spec: str, helper: Path, settings: Settings) -> Lab:
@@ -143,10 +144,10 @@ def connect(spec: str, settings: Settings, deadline: Deadline) -> Connection:
     """To `local` or `ssh://...`. Raises BenchError or UsageError."""
     if spec == "local":
         return LocalConnection("L0")
-    name = sshname.Name.parse(spec, settings.ssh_config)
+    name = ssh_config.Name.parse(spec, settings.ssh_config)
     if not name.config:
-        name = sshname.Name(name.host, name.user, name.port, config_of(name.host))
-    return sshname.connect("L0", name, deadline)
+        name = ssh_config.Name(name.host, name.user, name.port, config_of(name.host))
+    return ssh_config.connect("L0", name, deadline)
 
 
 def _become_root(connection: Connection, spec: str, deadline: Deadline) -> str:
@@ -199,8 +200,8 @@ def restore(lab: Lab, settings: Settings, waiting: Any) -> str:
     if not lab.script.noted(lab.budget.deadline("looking for a note on L0", 10)):
         return "there is nothing to put back"
     job = f"restore-{uuid.uuid4().hex[:12]}"
-    keeper = lab.keep(job, settings, exclusive=True, say=waiting)
+    supervisor = lab.keep(job, settings, exclusive=True, say=waiting)
     try:
         return lab.script.restore(lab.budget.deadline("putting the KVM module back", 30))
     finally:
-        keeper.close(lab.budget.deadline("the keeper ends", 30))
+        supervisor.close(lab.budget.deadline("the supervisor ends", 30))

@@ -12,7 +12,7 @@
 #   nested   `unchanged`, or `changed nested FROM TO`; first what `restore` does, if there is a note
 #   restore  `nothing-to-restore`, `rebooted-since`, or `restored nested VALUE`
 #
-# An error is two lines on stderr, `cause: ...` and `mend: ...`, and exit status 2.
+# An error is two lines on stderr, `cause: ...` and `hint: ...`, and exit status 2.
 set -u
 LC_ALL=C
 PATH=$PATH:/usr/sbin:/sbin
@@ -24,7 +24,7 @@ proc=${L2GATE_PROC:-/proc}
 patience=${L2GATE_USERS_WAIT:-3} # seconds: what was just killed may hold the module a little longer
 
 die() {
-	printf 'cause: %s\nmend: %s\n' "$1" "$2" >&2
+	printf 'cause: %s\nhint: %s\n' "$1" "$2" >&2
 	exit 2
 }
 
@@ -258,7 +258,7 @@ nested() {
 		printf '%s\n' "$words" >&2
 		exit 2
 	fi
-	die "$(part cause "$words"); and then: $(part cause "$more")" "$(part mend "$more")"
+	die "$(part cause "$words"); and then: $(part cause "$more")" "$(part hint "$more")"
 }
 
 switch_on() {

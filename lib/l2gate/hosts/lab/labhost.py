@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """A lab host: a machine that was there before, with its running kernel; `local` or `ssh://`."""
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from l2gate.console import Console, ConsolePump
-from l2gate.deadline import Deadline
-from l2gate.errors import UsageError
-from l2gate.hosts.host import GuestFiles, Host, Place, Program
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import UsageError
+from l2gate.foundation.settings import Settings
+from l2gate.hosts.host import GuestFiles, Host, HostContext, Program
 from l2gate.hosts.lab import qemuprogram
 from l2gate.hosts.lab.access import JOBS, Lab, open_lab, restore
-from l2gate.hosts.lab.keeper import Keeper
 from l2gate.hosts.lab.prerequisites import host_checks, require
-from l2gate.settings import Settings
-from l2gate.wires import sshname
-from l2gate.wires.connection import Connection, Remote
+from l2gate.hosts.lab.supervisor import Supervisor
+from l2gate.transport import ssh_config
+from l2gate.transport.connection import Connection, Remote
+from l2gate.transport.console import Console, ConsolePump
 
 
 class LabHost(Host):
@@ -27,12 +28,12 @@ class LabHost(Host):
 
     emulator = ""
 
-    def __init__(self, spec: str, place: Place) -> None:
-        self.spec, self._place = spec, place
-        self.settings, self.timeline = place.settings, place.timeline
-        self._console = Console("L0", place.logs / "l0-console.log")
+    def __init__(self, spec: str, context: HostContext) -> None:
+        self.spec, self._context = spec, context
+        self.settings, self.timeline = context.settings, context.timeline
+        self._console = Console("L0", context.logs / "l0-console.log")
         self._lab: Lab | None = None
-        self._keeper: Keeper | None = None
+        self._supervisor: Supervisor | None = None
         self._kmsg: Remote | None = None
         self._taint = 0
         self._files: GuestFiles | None = None
@@ -65,7 +66,7 @@ class LabHost(Host):
 
         Raises MissingPrerequisite with doctor's words where the suite cannot run.
         """
-        images = self._place.images
+        images = self._context.images
         self._lab = open_lab(self.spec, images.helper, self.settings)
         self.helper, self.budget = self.lab.helper, self.lab.budget
         self._put_back_what_others_left()
@@ -80,8 +81,8 @@ class LabHost(Host):
         self._bring(survey.qemu.words)
 
     def start_program(self, line: str, deadline: Deadline, log: Path) -> Program:
-        assert self._keeper is not None
-        return self._keeper.start(line, deadline)
+        assert self._supervisor is not None
+        return self._supervisor.start(line, deadline)
 
     def complaint(self) -> str | None:
         """What the kernel said, or that it is tainted by more than before."""
@@ -104,8 +105,8 @@ class LabHost(Host):
         try:
             if self._kmsg:
                 self._kmsg.close()
-            if self._keeper:
-                self._keeper.close(self.budget.deadline("the keeper ends", 30))
+            if self._supervisor:
+                self._supervisor.close(self.budget.deadline("the supervisor ends", 30))
         finally:
             lab.close()
 
@@ -126,12 +127,12 @@ class LabHost(Host):
 
     def _take(self) -> None:
         exclusive = self.settings.modules == "nested"
-        log = self._place.logs / "l1-qemu.log"
-        self._keeper = self.lab.keep(
+        log = self._context.logs / "l1-qemu.log"
+        self._supervisor = self.lab.keep(
             self._job, self.settings, exclusive=exclusive, say=self._waiting, log=log
         )
         deadline = self.budget.deadline("signing the job's folder", 10)
-        self.connection.run(f"echo {self._keeper.pid} >{self.folder}/keeper", deadline)
+        self.connection.run(f"echo {self._supervisor.pid} >{self.folder}/supervisor", deadline)
 
     def _waiting(self, holder: str) -> None:
         self._say(f"waiting up to {self.settings.wait} s for the host: {holder} has it")
@@ -147,7 +148,7 @@ class LabHost(Host):
         ConsolePump(self._kmsg.channel.recv, self._console.log)
 
     def _bring(self, qemu: Sequence[str]) -> None:
-        images = self._place.images
+        images = self._context.images
         deadline = self.budget.deadline("bringing L1's files to L0", 60)
         disk = images.userland if self.settings.l2 == "linux" else images.lean
         with self.timeline.step("L0", "L1's files are brought to L0", "upload"):
@@ -173,7 +174,7 @@ def check(spec: str, settings: Settings) -> str:
             raise UsageError(f"qemu = {settings.qemu}: there is no program {program[0]} here",
                              "name a QEMU for x86 on this machine, or leave it out")  # fmt: skip
         return "its running kernel"
-    sshname.Name.parse(spec)
+    ssh_config.Name.parse(spec)
     config = Path(settings.ssh_config).expanduser()
     if settings.ssh_config and not os.access(config, os.R_OK):
         raise UsageError(f"ssh_config = {settings.ssh_config} cannot be read",

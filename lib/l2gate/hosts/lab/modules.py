@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The KVM module of a lab host: loaded with nested=1 for a job, and put back as it was.
 
 The work is done on the host by kvm-module.sh, which writes the former state down there first: what
@@ -10,9 +11,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from l2gate.deadline import Deadline
-from l2gate.errors import BenchError
-from l2gate.wires.connection import Connection
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import BenchError
+from l2gate.transport.connection import Connection
 
 SCRIPT = Path(__file__).with_name("kvm-module.sh")
 
@@ -46,6 +47,6 @@ class ModuleScript:
         done = self.connection.run(self.command(verb), deadline, check=False)
         if done.status == 0:
             return done.stdout.strip().splitlines()[-1] if done.stdout.strip() else ""
-        said = dict(re.findall(r"^(cause|mend): (.*)$", done.stderr, re.MULTILINE))
+        said = dict(re.findall(r"^(cause|hint): (.*)$", done.stderr, re.MULTILINE))
         cause = said.get("cause") or done.stderr.strip() or f"ended with {done.status}"
-        raise BenchError(f"L0's KVM module: {cause}", said.get("mend", ""))
+        raise BenchError(f"L0's KVM module: {cause}", said.get("hint", ""))

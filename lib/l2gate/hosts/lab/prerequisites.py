@@ -1,4 +1,5 @@
-"""What a machine must have so that the suite can run on it, with what was found and the mend."""
+# SPDX-License-Identifier: MIT
+"""What a machine must have so that the suite can run on it, with what was found and the hint."""
 
 from __future__ import annotations
 
@@ -8,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from l2gate.errors import MissingPrerequisite
+from l2gate.foundation.errors import MissingPrerequisite
+from l2gate.foundation.settings import Settings
 from l2gate.hosts.lab.qemuprogram import Qemu
-from l2gate.settings import Settings
 
 #: Megabytes that L1 and what surrounds it take, and that the uploads take.
 MEMORY_MB = 900
@@ -30,12 +31,12 @@ class Check:
     what: str
     found: str
     enough: bool
-    mend: str = ""
+    hint: str = ""
     needed: bool = True
 
     def __post_init__(self) -> None:
         if self.enough:
-            object.__setattr__(self, "mend", "")
+            object.__setattr__(self, "hint", "")
 
     @property
     def hinders(self) -> bool:
@@ -52,7 +53,7 @@ def require(checks: Sequence[Check]) -> None:
     if hindering:
         raise MissingPrerequisite(
             "; ".join(check.cause for check in hindering),
-            "; ".join(dict.fromkeys(check.mend for check in hindering if check.mend)),
+            "; ".join(dict.fromkeys(check.hint for check in hindering if check.hint)),
         )
 
 
@@ -85,8 +86,8 @@ def host_checks(survey: Survey) -> list[Check]:
     return [check for group in groups for check in group(survey)]
 
 
-def _host(what: str, found: str, enough: bool, mend: str = "", *, needed: bool = True) -> Check:
-    return Check("host", what, found, enough, mend, needed)
+def _host(what: str, found: str, enough: bool, hint: str = "", *, needed: bool = True) -> Check:
+    return Check("host", what, found, enough, hint, needed)
 
 
 def _access(survey: Survey) -> list[Check]:
@@ -118,10 +119,10 @@ def _processor(survey: Survey) -> list[Check]:
     flag = {"kvm_intel": "vmx", "kvm_amd": "svm"}.get(survey.module or "", "neither vmx nor svm")
     under = f", under {probe['hypervisor'].strip()}" if probe.get("hypervisor") else ""
     found = f"{probe['cpu_vendor']}, {probe['cpu_model']}: {flag}{under}"
-    mend = "enable virtualization in the firmware set-up" if not under else (
+    hint = "enable virtualization in the firmware set-up" if not under else (
         "let the hypervisor pass VMX or SVM on (nested virtualization), or use bare metal"
     )  # fmt: skip
-    return [_host("CPU", found, survey.module is not None, f"{mend}; or use --host emulated-intel")]
+    return [_host("CPU", found, survey.module is not None, f"{hint}; or use --host emulated-intel")]
 
 
 def _kvm(survey: Survey) -> list[Check]:
@@ -133,8 +134,8 @@ def _kvm(survey: Survey) -> list[Check]:
     paging = "ept" if module == "kvm_intel" else "npt"
     value = str(probe["parameters"].get(paging) or "absent")
     on = value in ("Y", "1")
-    mend = f"load {module} with {paging}=1; without it L2 is slow"
-    checks.append(_host(paging.upper(), f"{module} {paging}={value}", on, mend, needed=False))
+    hint = f"load {module} with {paging}=1; without it L2 is slow"
+    checks.append(_host(paging.upper(), f"{module} {paging}={value}", on, hint, needed=False))
     vms = probe.get("other_vms") or []
     said = ", ".join(f"{vm['comm']} ({vm['pid']})" for vm in vms) or "none"
     checks.append(_host("other VMs", said, True))
@@ -195,18 +196,18 @@ def _ptrace(survey: Survey) -> list[Check]:
     if denied is not None:
         found += f", SELinux deny_ptrace={denied}"
     if scope == 3:
-        mend = "kernel.yama.ptrace_scope=3 can only be left by a restart: set it to 2 or less"
+        hint = "kernel.yama.ptrace_scope=3 can only be left by a restart: set it to 2 or less"
     else:
-        mend = "setsebool deny_ptrace off"
-    return [_host("ptrace", found, scope != 3 and not denied, mend)]
+        hint = "setsebool deny_ptrace off"
+    return [_host("ptrace", found, scope != 3 and not denied, hint)]
 
 
 def _qemu(survey: Survey) -> list[Check]:
     qemu = survey.qemu
     if qemu is None:
-        mend = f"l2gate prepare --host H --yes ({survey.install})" if survey.install else (
+        hint = f"l2gate prepare --host H --yes ({survey.install})" if survey.install else (
             "install QEMU for x86, or name it with --qemu")  # fmt: skip
-        return [_host("QEMU", survey.qemu_problem, False, mend)]
+        return [_host("QEMU", survey.qemu_problem, False, hint)]
     return [
         _host("QEMU", f"{qemu.program}: {qemu.version}", True),
         _host("QEMU when the ioctl is refused", qemu.when_refused, True, needed=False),

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: MIT
 """The QEMU of a lab host: found by name or by the setting `qemu`, and known by its version."""
 
 from __future__ import annotations
@@ -6,9 +7,9 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from l2gate.deadline import Deadline
-from l2gate.errors import MissingPrerequisite, UsageError
-from l2gate.wires.connection import Connection
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import MissingPrerequisite, UsageError
+from l2gate.transport.connection import Connection
 
 #: Where a QEMU for x86 is, if nobody says: RHEL keeps it out of the PATH.
 _NAMES = ("qemu-system-x86_64", "/usr/libexec/qemu-kvm", "qemu-kvm", "kvm")

@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: MIT
+"""The bench: a booted host with L1 on it, up once per job and shared by the job's tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from l2gate.contract import choice, eras
+from l2gate.contract.contracts import Contract, decide
+from l2gate.foundation import debian
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite
+from l2gate.foundation.events import Event, Timeline
+from l2gate.foundation.settings import Settings
+from l2gate.guests.l1vm import L1Vm
+from l2gate.hosts import kinds
+from l2gate.hosts.emulated.machine import HELPER
+from l2gate.hosts.host import Host, HostContext
+from l2gate.hosts.lab.prerequisites import kernel_matches
+from l2gate.hosts.probe import probe
+from l2gate.images import build
+from l2gate.kernels.kernel import KernelUnderTest
+from l2gate.report import provenance
+from l2gate.transport.connection import Connection
+from l2gate.transport.console import Console
+from l2gate.transport.multiplexer import Multiplexer
+from l2gate.transport.returning import Returning
+from l2gate.transport.ssh import Endpoint, SshConnection
+
+#: The variable that tells a test where the bench is described.
+BENCH_VARIABLE = "L2GATE_BENCH"
+#: The variable that tells a test why none can run here: cause and hint, as a JSON list.
+CANNOT_RUN_VARIABLE = "L2GATE_CANNOT_RUN"
+
+
+#: What the report says of L0, by the names that the helper's probe gives it.
+_TOLD_OF_L0 = (
+    "cpu_vendor",
+    "cpu_model",
+    "microcode",
+    "hypervisor",
+    "machine",
+    "kvm_module",
+    "parameters",
+    "kvm_parameters",
+    "release",
+    "version",
+    "cmdline",
+    "tainted",
+)
+
+
+def preflight(settings: Settings) -> None:
+    """Refuse what cannot work before anything boots or builds.
+
+    Raises UsageError for an unknown host, kernel spec or word of a case, MissingPrerequisite for
+    what a make target brings.
+    """
+    choice.refuse_impossible(choice.parse(settings.case))
+    kind = kinds.find(settings.host)
+    kind.refuse_nonsense(settings)
+    kind.check(settings)
+    debian.find(build.GUEST_SUITE)
+
+
+@dataclass(frozen=True)
+class BenchFacts:
+    """What a test needs to reach the bench, as written to bench.json."""
+
+    #: The socket of the job's multiplexer.
+    multiplexer: str
+    #: Of L1's QEMU on L0; empty and 0 on a bench without L1.
+    monitor: str
+    qemu_pid: int
+    #: Where the helper is on L0, and in L1.
+    helper: str
+    l1_helper: str
+    consoles: dict[str, str]
+    contract: Contract
+    scale: float
+    l2: str
+    #: How L2 is shown to be active: auto or fingerprint.
+    proof: str
+    #: The way of injecting that was asked for, or `all`.
+    path: str
+    #: The words of the cases that were asked for; empty: all.
+    case: str
+    #: Process id of the job that owns the bench.
+    owner: int
+    #: Whether KVM can deliver #BP and #OF onto any instruction. On SVM without NRIPS it can do so
+    #: only onto an INT3 or INTO, and drops it elsewhere (svm.c: svm_update_soft_interrupt_rip).
+    soft_exceptions: bool
+    svm: bool
+    #: Which steps of contract/eras.py the kernel has.
+    steps: dict[str, bool | None]
+
+    def write(self, path: Path) -> None:
+        path.write_text(json.dumps(asdict(self), indent=1))
+        path.chmod(0o600)
+
+    @classmethod
+    def read(cls, path: Path) -> BenchFacts:
+        raw = json.loads(path.read_text())
+        raw["contract"] = Contract(**raw["contract"])
+        return cls(**raw)
+
+    @classmethod
+    def from_environment(cls) -> BenchFacts:
+        """Raises MissingPrerequisite where the job found that the suite cannot run, BenchError
+        where no job has set up a bench."""
+        if cannot := os.environ.get(CANNOT_RUN_VARIABLE):
+            raise MissingPrerequisite(*json.loads(cannot))
+        path = os.environ.get(BENCH_VARIABLE)
+        if not path or not Path(path).exists():
+            raise BenchError(
+                "there is no bench: l2gate's job plug-in has not booted one",
+                "run the tests by `make run` or by .venv/bin/avocado run tests/",
+            )
+        return cls.read(Path(path))
+
+
+class Bench:
+    """Host and L1, up. `down` ends both; it is idempotent and safe on a half-built bench."""
+
+    def __init__(self, settings: Settings, folder: Path, logs: Path, timeline: Timeline) -> None:
+        self.settings, self.folder, self.logs, self.timeline = settings, folder, logs, timeline
+        self.kind = kinds.find(settings.host)
+        self._host: Host | None = None
+        self._vm: L1Vm | None = None
+        self._l1: Returning | None = None
+        self._multiplexer: Multiplexer | None = None
+        self._facts: BenchFacts | None = None
+        self._images: build.Images | None = None
+        self._l1_count = 0
+        self._soft_exceptions = True
+        self._svm = False
+        self._steps: dict[str, bool | None] = {}
+
+    @classmethod
+    def up(
+        cls, settings: Settings, folder: Path, logs: Path, timeline: Timeline, *, l1: bool = True
+    ) -> Bench:
+        """Boot host and L1 (without ``l1`` the host alone, for tests on the helper's own VM).
+
+        Call it in the main thread. Raises L2gateError, with nothing left.
+        """
+        preflight(settings)
+        shutil.rmtree(logs, ignore_errors=True)  # an earlier console would be read as this one's
+        logs.mkdir(parents=True)
+        bench = cls(settings, folder, logs, timeline)
+        try:
+            bench._boot_host()
+            bench._begin(l1)
+        except BaseException:
+            bench.down()
+            raise
+        return bench
+
+    def save(self, path: Path) -> None:
+        assert self._facts is not None
+        self._facts.write(path)
+
+    def check(self) -> None:
+        """Raises GuestCrash if a console tells of a crash."""
+        if self._host:
+            self._host.check_console()
+        if self._vm:
+            self._vm.console.check()
+
+    def exchange(self, kernel: KernelUnderTest, *, l1: bool) -> None:
+        """Load that kernel's KVM instead of the one that is there, on the host as it runs, and
+        boot an L1 of its own if ``l1`` asks for one.
+
+        Raises BenchError where the host cannot do that; then only a new boot helps.
+        """
+        assert self._host is not None
+        self._end_l1()
+        with self.timeline.step("L0", f"exchanging KVM for {kernel.spec}", "exchange"):
+            self._host.exchange_kvm(kernel)
+        self._kernel_fact(kernel)
+        self._begin(l1)
+
+    @property
+    def alive(self) -> bool:
+        """Whether L0 still answers."""
+        deadline = Deadline("L0 answers", 10)
+        try:
+            return self._host is not None and not self._host.connection.run("true", deadline).status
+        except L2gateError:
+            return False
+
+    @property
+    def complaint(self) -> str | None:
+        """What L0's kernel has said of a fault of its own since it was booted."""
+        return self._host.complaint() if self._host else None
+
+    def down(self) -> None:
+        if self._host is None:
+            return
+        self._record_complaint(self._host)
+        with self.timeline.step("controller", "ending L1 and L0", "teardown"):
+            host = self._host
+            try:
+                self._end_l1()
+            finally:
+                self._host = None
+                host.close()
+
+    def _end_l1(self) -> None:
+        vm, self._vm = self._vm, None
+        l1, self._l1 = self._l1, None
+        multiplexer, self._multiplexer = self._multiplexer, None
+        if multiplexer:
+            multiplexer.close()
+        if l1:
+            l1.close()
+        if vm:
+            vm.close()
+
+    def _record_complaint(self, host: Host) -> None:
+        """What the kernel under test has said of itself during the job: its end is not green."""
+        if self._facts is None:
+            return
+        try:
+            said = host.complaint()
+        except L2gateError:
+            return  # an L0 that is gone is reported by whoever needed it
+        if said:
+            text = f"the kernel under test complained during the job: {said}"
+            self.timeline.record(Event("L0", "complaint", text, data={"said": said}))
+
+    def _boot_host(self) -> None:
+        with self.timeline.step("controller", "kernel and images", "prepare"):
+            kernel = self.kind.prepare_kernel(self.settings, self.timeline)
+            self._images = build.images(self.timeline)
+            context = HostContext(
+                self.settings, self._images, self.folder, self.logs, self.timeline
+            )
+            host = self._host = self.kind.make(context, kernel)
+        if kernel:
+            self._kernel_fact(kernel)
+        does = f"boots {kernel.release}" if kernel else "is made ready"
+        with self.timeline.step("L0", f"{self.kind.name} {does}", "host"):
+            host.boot()
+
+    def _kernel_fact(self, kernel: KernelUnderTest) -> None:
+        self._fact("kernel", spec=kernel.spec, release=kernel.release,
+                   description=kernel.description, **provenance.of_kernel(kernel))  # fmt: skip
+
+    def _begin(self, l1: bool) -> None:
+        """Judge the kernel that is there, and make what a test needs to reach the bench."""
+        host = self._host
+        assert host is not None
+        contract = self._judge_kernel(host)
+        levels: dict[str, Connection] = {"L0": host.connection}
+        if l1:
+            levels["L1"] = self._boot_l1(host)
+        socket = self.folder / "multiplexer"
+        socket.unlink(missing_ok=True)
+        self._multiplexer = Multiplexer(socket, levels)
+        consoles = {"L0": str(host.console.log)}
+        if self._vm:
+            consoles["L1"] = str(self._vm.console.log)
+        self._facts = BenchFacts(
+            multiplexer=str(socket),
+            monitor=self._vm.places.monitor if self._vm else "",
+            qemu_pid=self._vm.pid if self._vm else 0,
+            helper=host.helper,
+            l1_helper=HELPER,
+            consoles=consoles,
+            contract=contract,
+            scale=host.budget.scale,
+            l2=self.settings.l2,
+            proof=self.settings.proof,
+            path=self.settings.path,
+            case=self.settings.case,
+            owner=os.getpid(),
+            soft_exceptions=self._soft_exceptions,
+            svm=self._svm,
+            steps=self._steps,
+        )
+
+    def _l1_places(self) -> tuple[Path, Path]:
+        """Where the keys and the logs of the next L1 go: its own, as a console is read whole."""
+        self._l1_count += 1
+        if self._l1_count == 1:
+            return self.folder, self.logs
+        places = self.folder / f"l1-{self._l1_count}", self.logs / f"l1-{self._l1_count}"
+        for context in places:
+            context.mkdir(mode=0o700)
+        return places
+
+    def _boot_l1(self, host: Host) -> Returning:
+        assert self._images is not None
+        helper = self._images.helper
+        if self.kind.emulated and self._svm and not self._steps["5.8"]:
+            # KVM of 4.14 to 5.0 offers QEMU IA32_ARCH_CAPABILITIES on AMD, too, and then refuses it
+            # (0cf9135b773b), and QEMU gives up.
+            deadline = host.budget.deadline("L0 ignores MSRs that it does not know", 10)
+            host.connection.run("echo 1 >/sys/module/kvm/parameters/ignore_msrs", deadline)
+        with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
+            folder, logs = self._l1_places()
+            self._vm = L1Vm(host, folder, logs)
+            endpoint = self._vm.boot()
+            self._fact("l1-qemu", version=self._vm.version)
+            self._l1 = Returning("L1", lambda: self._equip_l1(host, endpoint, helper))
+            return self._l1
+
+    def _judge_kernel(self, host: Host) -> Contract:
+        found = probe(host.connection, host.helper, "L0", host.budget)
+        nested = found["parameters"].get("nested", "")
+        self._soft_exceptions = bool(found["soft_exceptions"])
+        self._svm = bool(found["flags"]["svm"])
+        self._steps = eras.shown(found["caps"])
+        if found["lacks"]:
+            raise MissingPrerequisite(
+                f"the kernel {found['release']} lacks {', '.join(found['lacks'])}",
+                "build it with them: QEMU and the helper cannot do without",
+            )
+        if found["kvm_module"] is None or nested not in ("Y", "1"):
+            raise BenchError(
+                f"L0 has no nested KVM: module {found['kvm_module']}, nested={nested or 'absent'}, "
+                f"/dev/kvm: {found['dev_kvm_error'] or 'there'}",
+                "the kernel needs kvm_intel or kvm_amd with nested=1; see L0's console",
+            )
+        wanted = self.settings.expect_kernel
+        if not kernel_matches(found["release"], wanted):
+            raise BenchError(f"L0 runs {found['release']}, not {wanted}", "boot the kernel meant")
+        self._describe(host, found, nested)
+        contract = decide(
+            self.settings.expect, int(found["caps"].get("KVM_CAP_EXCEPTION_PAYLOAD", 0))
+        )
+        self._fact("contract", **contract.to_json())
+        return contract
+
+    def _describe(self, host: Host, found: dict[str, Any], nested: str) -> None:
+        self._fact("host", spec=host.spec, emulator=host.emulator, nested=nested,
+                   virtualization="VMX" if found["flags"]["vmx"] else "SVM",
+                   **{key: found.get(key) for key in _TOLD_OF_L0})  # fmt: skip
+        if not self.kind.emulated:
+            self._fact("kernel", spec="running", release=found["release"],
+                       description=found["version"],
+                       )  # fmt: skip
+
+    def _equip_l1(self, host: Host, endpoint: Endpoint, helper: Path) -> SshConnection:
+        deadline = host.budget.deadline("L1 lets SSH in and takes the helper", 20)
+        l1 = SshConnection.to_level(endpoint, deadline, via=host.connection)
+        l1.put(helper, HELPER, deadline, mode="700")
+        found = probe(l1, HELPER, "L1", host.budget)
+        if found["dev_kvm_error"]:
+            raise BenchError(
+                f"L1 has no KVM ({found['dev_kvm_error']}): L0's nested KVM offers it no "
+                f"{'svm' if found['cpu_vendor'] == 'AuthenticAMD' else 'vmx'}",
+                "see L1's console",
+            )
+        return l1
+
+    def _fact(self, subject: str, /, **data: Any) -> None:
+        self.timeline.record(Event("L0", "fact", subject, data={"subject": subject, **data}))
+
+
+def consoles(facts: BenchFacts) -> list[Console]:
+    """The consoles of the bench, for a test to watch."""
+    return [Console(level, Path(log)) for level, log in facts.consoles.items()]

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: MIT
+"""The oracle for case tables: what a case of a table wants, held against what the helper saw."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from l2gate.contract import eras
+from l2gate.contract.judge import Judgement, Verdict
+from l2gate.contract.table import NUMBERS, Case
+
+#: What is there before an injection (lib/helper/own.h).
+CR2_BEFORE = 0xC2C2C000
+DR6_BEFORE = 0xFFFF0FF2
+
+_DR7_GD = 1 << 13
+_SOFT = (3, 4)
+_NMI = 2
+_PF = 14
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The helper's answer to one case (lib/helper/cases.c)."""
+
+    raw: dict[str, Any]
+    format: str
+
+    @property
+    def errno(self) -> str | None:
+        name: str | None = self.raw["errno"]
+        return name
+
+    @property
+    def who(self) -> str:
+        return str(self.raw["who"])
+
+    @property
+    def guest_mode(self) -> bool:
+        return bool(self.raw["guest_mode"])
+
+    @property
+    def how(self) -> str:
+        """By what it is known whether L2 was on the vCPU."""
+        if not self.raw["nested_state"]:
+            return f"CR3 {self.raw['cr3']} (the kernel has no KVM_GET_NESTED_STATE)"
+        says = "says" if self.guest_mode else "denies"
+        return f"KVM_GET_NESTED_STATE ({self.format.upper()}) {says} guest mode"
+
+    @property
+    def changed(self) -> list[str]:
+        return list(self.raw["changed"])
+
+    @property
+    def back(self) -> bool:
+        """Whether L2 and L1 went on afterwards."""
+        return bool(self.raw.get("back"))
+
+    @property
+    def hits(self) -> list[dict[str, Any]]:
+        return list(self.raw.get("hits", ()))
+
+    @property
+    def exit(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.raw.get("exit", {})
+        return found
+
+    @property
+    def earlier(self) -> dict[str, Any]:
+        """L1's log of the VM-exit before the injection."""
+        found: dict[str, Any] = self.raw.get("earlier", {})
+        return found
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """What the receiver found: its record of the exception, or of the VM-exit."""
+        return self.exit or (self.hits[0] if self.hits else {})
+
+    def register(self, name: str) -> str:
+        """CR2 or DR6 as the receiver finds it; as the vCPU holds it if nobody got anything."""
+        return str(self.place.get(name, "none") if self.place else self.raw.get(name, "none"))
+
+    @property
+    def returned(self) -> str:
+        events = self.raw["returned"]
+        if events["injected"]:
+            return "injected"
+        if events["pending"]:
+            return "pending+payload" if events["has_payload"] else "pending"
+        return "nothing"
+
+    @property
+    def code(self) -> str:
+        """The error code as the receiver has it, `none` if there is none."""
+        if not self.exit:
+            code = self.place.get("code")
+            return "none" if code is None else str(code)
+        if self.format == "svm":  # EXITINFO1 does not say whether there is one
+            return str(self.exit["info_1"])
+        has = int(self.exit["interruption_info"], 16) & 1 << 11
+        return str(self.exit["error_code"]) if has else "none"
+
+    @property
+    def qualification(self) -> str:
+        return str(self.exit["qualification" if self.format == "vmx" else "info_2"])
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What is said of one case. ``known``: deviations that are known, of KVM or of the kernel's
+    era. ``finding``: what is neither known nor promised by the kernel's era; empty if nothing."""
+
+    judgement: Judgement
+    known: tuple[str, ...] = ()
+    finding: str = ""
+
+
+def judge_case(case: Case, seen: Seen, steps: eras.Has) -> Ruling:
+    """The judgement of one case of a kernel that has made these ``steps``.
+
+    Without proof that the case's level was active it is inconclusive, never a pass. What the
+    kernel's era has not promised it cannot break: that is a finding, and the case passes.
+    """
+    if seen.guest_mode != (case.active == "L2"):
+        return Ruling(Judgement(Verdict.INCONCLUSIVE, f"{case.active} was not active: {seen.how}"))
+    if unproven := _without_its_past(case, seen):
+        return Ruling(Judgement(Verdict.INCONCLUSIVE, unproven))
+    known, wrong, promised = _columns(case, seen, steps)
+    tail = f"; as known: {'; '.join(known)}" if known else ""
+    wrong = wrong or _told(case, seen) or _received_right(case, seen) or _afterwards(seen) or ""
+    if not wrong:
+        return Ruling(Judgement(Verdict.PASS, f"{_summary(seen)}{tail}"), tuple(known))
+    if promised:
+        return Ruling(Judgement(Verdict.FAIL, wrong), tuple(known))
+    finding = f"{wrong} (not promised before {case.since}: {eras.brought(case.since)})"
+    if case.since in ("any", "never"):
+        finding = f"{wrong} ({eras.brought('never')})"
+    return Ruling(Judgement(Verdict.PASS, f"{_summary(seen)}; finding: {finding}"), (), finding)
+
+
+def _columns(case: Case, seen: Seen, steps: eras.Has) -> tuple[list[str], str, bool]:
+    """The known deviations, the first that is not known, and whether the kernel has promised the
+    row. What the receiver finds is not judged where another than the right one is known to be it.
+    """
+    known: list[str] = []
+    promised = eras.promises(case.since, steps)
+    for column, expected in case.expected.items():
+        value, right = SEEN[column](case, seen), _wanted(case, column, expected.right, seen)
+        if value == right:
+            continue
+        complaint = f"{column} seen {value}, {column} wanted {_words(right, expected.right)}"
+        other = _known(case, column, seen, steps)
+        if other is None or value != _wanted(case, column, other, seen):
+            return known, complaint, promised
+        known.append(complaint)
+        if column == "who":
+            break
+    return known, "", promised
+
+
+def _known(case: Case, column: str, seen: Seen, steps: eras.Has) -> str | None:
+    """The deviation that is known of that column. What is known of an era is not tolerated in a
+    later one, which has promised better."""
+    expected = case.expected[column]
+    tolerant = case.since == "any" or not eras.promises(case.since, steps)
+    if tolerant and expected.known is not None:
+        return expected.known
+    if case.path == "nmi":  # no exception: L1's wish was always asked
+        return None
+    found = (b.of(column, expected.right, seen.format, steps) for b in case.befores)
+    return next((known for known in found if known is not None), None)
+
+
+def _without_its_past(case: Case, seen: Seen) -> str | None:
+    """Why nothing stale could have been seen, or None: L2's own #PF must have exited to L1, with
+    another error code and exit qualification than the case's."""
+    if case.words.get("earlier") != "yes":
+        return None
+    past = seen.earlier
+    if int(past.get("interruption_info", "0"), 16) & 0xFF != _PF:
+        return "L2's #PF did not exit to L1 before"
+    told = (_number(past["error_code"]), _number(past["qualification"]))
+    if told[0] == hex(case.code or 0) or told[1] == hex(case.payload or 0):
+        return f"the case's error code or payload is that of the VM-exit before, {told}"
+    return None
+
+
+def _number(text: str) -> str:
+    return text if text == "none" else f"{int(text, 0):#x}"
+
+
+def _who(case: Case, seen: Seen) -> str:
+    return {
+        f"{case.active}-handler": "handler",
+        "L1-exit": "exit",
+        "L1-vmfail": "vmfail",
+    }.get(seen.who, seen.who)
+
+
+def _exit(_: Case, seen: Seen) -> str:
+    reason = int(seen.exit.get("reason", "-1"), 16)
+    if reason == (2 if seen.format == "vmx" else 0x7F):
+        return "triple-fault"
+    return "exception" if reason == 0 or 0x40 <= reason < 0x60 else f"reason {reason:#x}"
+
+
+def _info(case: Case, seen: Seen) -> str:
+    """Whether L1's VM-exit names the exception, or what it has instead."""
+    if not seen.exit:
+        return "none"
+    if _exit_right(case, seen) is None:
+        return "own"
+    return _number(seen.exit["interruption_info" if seen.format == "vmx" else "reason"])
+
+
+def _vectoring(_: Case, seen: Seen) -> str:
+    """Vector, type and whether there is an error code lie in the same bits (SDM volume 3, table
+    25-17; APM volume 2, 15.7.2)."""
+    if not seen.exit:
+        return "none"
+    field = "idt_vectoring_info" if seen.format == "vmx" else "exit_int_info"
+    info = int(seen.exit[field], 16)
+    return f"{info & 0xFFF:#x}" if info & 1 << 31 else "none"
+
+
+def _gd(_: Case, seen: Seen) -> str:
+    """DR7.GD as the receiver finds it: L1 in its VMCS or VMCB, a handler in the register. The
+    helper clears it in between if KVM says that it is still set."""
+    found = [seen.exit["dr7"]] if seen.exit else [seen.raw["dr7"], *(h["dr7"] for h in seen.hits)]
+    return "set" if any(int(dr7, 16) & _DR7_GD for dr7 in found) else "clear"
+
+
+#: What was seen, by the name of a table's column.
+SEEN: dict[str, Callable[[Case, Seen], str]] = {
+    "errno": lambda _, seen: seen.errno or "none",
+    "unchanged": lambda _, seen: "no" if seen.changed else "yes",
+    "returned": lambda _, seen: seen.returned,
+    "who": _who,
+    "exit": _exit,
+    "info": _info,
+    "code": lambda _, seen: _number(seen.code),
+    "cr2": lambda _, seen: _number(seen.register("cr2")),
+    "dr6": lambda _, seen: _number(seen.register("dr6")),
+    "qual": lambda _, seen: _number(seen.qualification) if seen.exit else "none",
+    "length": lambda _, seen: _number(seen.exit.get("length", "none")),
+    "gd": _gd,
+    "vectoring": _vectoring,
+}
+
+
+def _wanted(case: Case, column: str, value: str, seen: Seen) -> str:
+    """What ``value`` of a table's cell means for this case."""
+    if column == "code" and value == "given":
+        if case.code is None:
+            # EXITINFO1 means nothing without an error code (APM volume 2, 15.12).
+            return _number(seen.code) if seen.exit and seen.format == "svm" else "none"
+        # Intel's have 16 bits (vmx_inject_exception, nested_vmx_inject_exception_vmexit).
+        return f"{case.code & (0xFFFF if seen.format == 'vmx' else 0xFFFFFFFF):#x}"
+    if value == "same":
+        old = case.words.get("old_dr6", "none")
+        dr6 = DR6_BEFORE if old == "none" else int(old, 0)
+        return f"{(dr6 if column == 'dr6' else CR2_BEFORE):#x}"
+    if value == "payload":
+        payload = case.payload or 0
+        return f"{dr6_after(payload) if column == 'dr6' else payload:#x}"
+    return _number(value) if column in NUMBERS and value[0].isdigit() else value
+
+
+def dr6_after(payload: int) -> int:
+    """DR6 after a #DB with that payload (x86.c, kvm_deliver_exception_payload).
+
+    The payload is like VMX's pending debug exceptions: RTM (bit 16) and BLD (bit 11) are active-low
+    in DR6, bit 12 is not in DR6.
+    """
+    active_low = 0xFFFF0FF0
+    value = (DR6_BEFORE & ~0xF) | 1 << 16
+    value = value & ~(payload & active_low) | (payload & ~active_low)
+    return (value & ~(1 << 12)) | 0xFFFE07F0
+
+
+def _words(value: str, cell: str) -> str:
+    return value if value == cell else f"{value} ({cell})"
+
+
+def _told(case: Case, seen: Seen) -> str | None:
+    """What KVM_GET_VCPU_EVENTS returned must be what was sent, to the last bit: it is what a
+    migration takes along."""
+    if "returned" not in case.expected or seen.returned == "nothing":
+        return None
+    events, code = seen.raw["returned"], case.code
+    told = [events["vector"], events["has_code"], events["code"]]
+    sent = [case.vector, int(code is not None), f"{code or 0:#x}"]
+    if events["has_payload"]:
+        told.append(events["payload"])
+        sent.append(f"{case.payload or 0:#x}")
+    if told != sent:
+        return f"KVM_GET_VCPU_EVENTS returned {told}, sent {sent} (vector, has code, code, payload)"
+    return None
+
+
+def _received_right(case: Case, seen: Seen) -> str | None:
+    """The receiver must have got that exception, once, and no other."""
+    if seen.who == "L1-exit":
+        if case.expected.get("exit") or case.expected.get("info"):
+            return None
+        return _exit_right(case, seen)
+    vectors = [hit["vector"] for hit in seen.hits]
+    wanted = [case.vector] if seen.who in ("L1-handler", "L2-handler") else []
+    if seen.errno and case.words.get("first", "none") != "none" and wanted:
+        wanted = [int(case.words["first"], 0)]
+    if vectors != wanted:
+        return f"the IDT was entered for vectors {vectors}, wanted {wanted}"
+    return None
+
+
+def _exit_right(case: Case, seen: Seen) -> str | None:
+    """The interruption information (SDM volume 3, table 25-16) or the exit code must name it."""
+    vector = case.vector
+    if seen.format == "svm":
+        code, wanted = int(seen.exit["reason"], 16), 0x61 if vector == _NMI else 0x40 + vector
+        return None if code == wanted else f"exit code {code:#x}, wanted {wanted:#x}"
+    info = int(seen.exit["interruption_info"], 16)
+    kind = 2 if vector == _NMI else 6 if vector in _SOFT else 3
+    wanted = 1 << 31 | kind << 8 | vector
+    if int(seen.exit["reason"], 16) != 0 or info & ~(1 << 11 | 1 << 12) != wanted:
+        return (
+            f"exit reason {seen.exit['reason']}, interruption information {info:#x}, "
+            f"wanted 0x0, {wanted:#x}"
+        )
+    return None
+
+
+def _afterwards(seen: Seen) -> str | None:
+    if seen.back or seen.who in ("shutdown", "entry-fails"):
+        return None
+    return "L2 does not go on afterwards and leave to L1"
+
+
+def _summary(seen: Seen) -> str:
+    if seen.errno:
+        return f"refused with {seen.errno}, {seen.who} got it"
+    if seen.who == "nobody":
+        return "accepted, nobody got it"
+    return f"accepted, {seen.who} got it" if seen.who != "not-run" else "accepted, taken back"

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""What everything stands on: errors, deadlines, events, processes, settings, the cache, Debian."""

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: MIT
+"""`l2gate compare`: the same cases on an Intel and on an AMD host, side by side."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from l2gate.foundation import settings as options
+from l2gate.foundation.errors import BenchError
+from l2gate.foundation.process import start_logged
+from l2gate.foundation.scratch import Scratch
+from l2gate.hosts import kinds
+from l2gate.injection.vectors import label
+
+#: What is known to differ, as (what, vector): why.
+EXPLAINED = {
+    ("delivery", 3): "without NRIPS, SVM delivers #BP only onto an INT3 "
+    "(svm.c: svm_update_soft_interrupt_rip)",
+    (
+        "table",
+        3,
+    ): "without NRIPS, SVM delivers #BP with the next RIP of an older exit or not at all",
+    (
+        "table",
+        4,
+    ): "without NRIPS, SVM delivers #OF with the next RIP of an older exit or not at all",
+}
+NOT_RUN = "not run"
+_ROW = "{:<44} {:<18} {:<18} {}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One case and what it came to on each host."""
+
+    what: str
+    vector: int
+    case: str
+    outcomes: tuple[str, ...]
+
+    @property
+    def agrees(self) -> bool:
+        return len(set(self.outcomes)) == 1
+
+    @property
+    def judgement(self) -> str:
+        """`agree`, or why they differ; a difference without an explanation is a finding."""
+        if self.agrees:
+            return "agree"
+        known = EXPLAINED.get((self.what, self.vector))
+        return f"differ, as known: {known}" if known else "FINDING: they differ"
+
+
+def rows(results: Sequence[dict[str, Any]]) -> list[Comparison]:
+    """The cases of all results, matched with each other."""
+    tables = [_outcomes(result) for result in results]
+    keys = list(dict.fromkeys(key for table in tables for key in table))
+    # A table's row may be about VMX or SVM alone.
+    keys = [key for key in keys if key[0] != "table" or all(key in table for table in tables)]
+    return [Comparison(*key, tuple(table.get(key, NOT_RUN) for table in tables)) for key in keys]
+
+
+def _outcomes(result: dict[str, Any]) -> dict[tuple[str, int, str], str]:
+    found: dict[tuple[str, int, str], str] = {}
+    for case in result["cases"]:
+        if "table" in case:
+            what = f"{case['table']}:{case['line']} {case['asked']}"
+            found["table", case["vector"], what] = case["seen_errno"] or case["who"]
+            continue
+        asked = "" if case["injected"] else " injected=0"
+        times = f" {case['repeat']} times" if case["repeat"] > 1 else ""
+        name = f"{case['active_level']} active: {label(case['vector'], case['error_code'])}"
+        changed = "" if case["proof"]["unchanged"] or not case["seen_errno"] else ", CHANGED"
+        outcome = (case["seen_errno"] or "accepted") + changed
+        found["injection", case["vector"], f"{name}{asked}{times}"] = outcome
+    for one in result["deliveries"]:
+        name = f"L1 active: {label(one['vector'], None)} reaches a process"
+        found["delivery", one["vector"], name] = one["seen"] or "nothing"
+    return found
+
+
+def compare(settings: options.Settings, console: Console) -> int:
+    """Run the cases on all emulated hosts at once and print the table. Returns 1 for a finding,
+    2 if a host gave no cases."""
+    names = kinds.EMULATED
+    with Scratch("compare") as folder:
+        console.print(f"asking kernel {settings.kernel} on {' and '.join(names)} ...", markup=False)
+        results = _run_all(names, settings, folder)
+    table = rows(results)
+    console.print(_ROW.format("case", *names, ""), markup=False)
+    same = Counter(row.outcomes[0] for row in table if row.agrees)
+    for row in table:
+        console.print(
+            _ROW.format(row.case, *row.outcomes, row.judgement), markup=False, soft_wrap=True
+        )
+    findings = [row for row in table if row.judgement.startswith("FINDING")]
+    agreed = ", ".join(f"{count} {outcome}" for outcome, count in same.items())
+    verdicts = ", ".join(f"{n}: {r['verdict']}" for n, r in zip(names, results, strict=True))
+    console.print(
+        f"\n{len(table)} cases: {sum(same.values())} agree ({agreed}), "
+        f"{len(table) - sum(same.values()) - len(findings)} differ as known, "
+        f"{len(findings)} findings; {verdicts}",
+        markup=False,
+        soft_wrap=True,
+    )
+    return 1 if findings else 0
+
+
+def _run_all(
+    names: Sequence[str], settings: options.Settings, folder: Path
+) -> list[dict[str, Any]]:
+    processes = [_start(name, settings, folder) for name in names]
+    try:
+        for process in processes:
+            process.wait()
+    except BaseException:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        for process in processes:
+            process.wait()
+        raise
+    return [_read(name, folder) for name in names]
+
+
+def _start(name: str, settings: options.Settings, folder: Path) -> subprocess.Popen[bytes]:
+    environment = options.child_environment(kinds.find(name).only_used(settings))
+    command = [sys.executable, "-m", "l2gate", "run", "--host", name]
+    command += ["--json", str(folder / f"{name}.json")]
+    return start_logged(command, folder / f"{name}.log", environment)
+
+
+def _read(name: str, folder: Path) -> dict[str, Any]:
+    file = folder / f"{name}.json"
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    if not result.get("cases"):
+        tail = (folder / f"{name}.log").read_text(errors="replace").strip().splitlines()[-5:]
+        raise BenchError("\n".join([f"{name} gave no cases:", *tail]))
+    return result

@@ -1,1 +1,0 @@
-"""The L1 VM on a host: command line, QMP, console."""

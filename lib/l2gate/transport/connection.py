@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: MIT
+"""A connection to a level: commands, long conversations and raw channels, whatever carries them."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import json
+import shlex
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import BenchError, HelperError
+
+#: What makes a shell line root's; it never asks for a password.
+SUDO = ("sudo", "-n", "--", "sh", "-c")
+#: Bytes that are sooner sent again than asked after.
+_SMALL = 1 << 20
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    command: str
+    status: int
+    stdout: str
+    stderr: str
+
+
+class Channel(Protocol):
+    """What l2gate uses of an SSH channel, named as paramiko names it."""
+
+    exit_status: int
+    status_event: threading.Event
+
+    def exec_command(self, command: str) -> None: ...
+    def settimeout(self, seconds: float | None) -> None: ...
+    def sendall(self, data: bytes) -> None: ...
+    def shutdown_write(self) -> None: ...
+    def recv(self, size: int) -> bytes: ...
+    def recv_stderr(self, size: int) -> bytes: ...
+    def exit_status_ready(self) -> bool: ...
+    def recv_exit_status(self) -> int: ...
+    def close(self) -> None: ...
+
+
+class Connection(ABC):
+    """A connection to a level. Close it, or use it in a `with`."""
+
+    #: Whether commands become root's by sudo(8), which must not ask for a password.
+    sudo = False
+
+    def __init__(self, level: str) -> None:
+        self.level = level
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    @abstractmethod
+    def channel(self, deadline: Deadline) -> Channel:
+        """A new channel. Raises BenchError if the connection is lost."""
+
+    def tunnel(self, address: str, port: int, deadline: Deadline) -> Any:
+        """A TCP connection made from the far side, as a socket. Raises BenchError."""
+        raise NotImplementedError(f"{self.level}: no tunnel from here")
+
+    def execute(self, command: str, deadline: Deadline) -> Channel:
+        """A channel on which ``command``, a line for the shell, runs: as root where `sudo` says."""
+        channel = self.channel(deadline)
+        try:
+            channel.exec_command(shlex.join([*SUDO, command]) if self.sudo else command)
+        except BaseException:
+            channel.close()
+            raise
+        return channel
+
+    def run(
+        self,
+        argv: Sequence[str] | str,
+        deadline: Deadline,
+        *,
+        stdin: bytes | None = None,
+        check: bool = True,
+    ) -> Finished:
+        """Run to the end. Raises BenchError if it fails (unless ``check`` is off)."""
+        command = argv if isinstance(argv, str) else shlex.join(argv)
+        with contextlib.closing(self.execute(command, deadline)) as channel:
+            if stdin is not None:
+                channel.settimeout(max(1.0, deadline.remaining))
+                channel.sendall(stdin)
+            channel.shutdown_write()
+            out, err = self._drain(channel, deadline, command)
+            done = Finished(
+                command,
+                channel.recv_exit_status(),
+                out.decode(errors="replace"),
+                err.decode(errors="replace"),
+            )
+        if check and done.status != 0:
+            words = (done.stderr or done.stdout).strip()[-800:]
+            raise BenchError(f"{self.level}: `{command}` ended with {done.status}: {words}")
+        return done
+
+    def start(self, argv: Sequence[str], deadline: Deadline, log: Path | None = None) -> Remote:
+        """Start a program that stays; its stdin and stdout are the conversation."""
+        command = shlex.join(argv)
+        return Remote(self.level, command, self.execute(command, deadline), log)
+
+    def put(self, source: Path, target: str, deadline: Deadline, mode: str = "600") -> None:
+        """Copy a file there unless the same content is there already."""
+        content = source.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        place = shlex.quote(target)
+        there = f"echo '{digest}  '{place} | sha256sum -c >/dev/null 2>&1"
+        if len(content) > _SMALL and self.run(there, deadline, check=False).status == 0:
+            return
+        # Under a name of its own until it is whole: another job may be doing the same.
+        draft = f"{place}.part-$$"
+        self.run(
+            f"umask 077 && {{ gzip -dc >{draft} && chmod {mode} {draft} && mv {draft} {place}; }} "
+            f"|| {{ rm -f {draft}; exit 1; }}",
+            deadline,
+            stdin=gzip.compress(content, 1),
+        )
+
+    def _drain(self, channel: Channel, deadline: Deadline, command: str) -> tuple[bytes, bytes]:
+        # An unread stderr would stall stdout: both are read until the far side closes.
+        out, err = bytearray(), bytearray()
+        stderr = threading.Thread(target=_read_all, args=(channel.recv_stderr, err), daemon=True)
+        channel.settimeout(None)
+        stderr.start()
+        channel.settimeout(max(0.1, deadline.remaining))
+        try:
+            while data := channel.recv(65536):
+                out += data
+                channel.settimeout(max(0.1, deadline.remaining))
+        except TimeoutError:
+            raise deadline.expire(f"`{command}` on {self.level}") from None
+        if not channel.status_event.wait(max(0.1, deadline.remaining)):
+            raise deadline.expire(f"`{command}` on {self.level}: no exit status")
+        stderr.join(max(0.1, deadline.remaining))
+        if channel.exit_status == -1:
+            words = err.decode(errors="replace").strip() or "no exit status"
+            raise BenchError(
+                f"{self.level}: `{command}` broke off: {words}",
+                "look at that level's console in the job's results",
+            )
+        return bytes(out), bytes(err)
+
+
+def _read_all(read: Callable[[int], bytes], into: bytearray) -> None:
+    with contextlib.suppress(OSError):
+        while data := read(65536):
+            into += data
+
+
+class Remote:
+    """A program running at the far side of an SSH connection, spoken to line by line.
+
+    With ``log``, what it writes to stderr goes to that file; else its last words are kept for
+    error messages.
+    """
+
+    def __init__(self, level: str, command: str, channel: Channel, log: Path | None) -> None:
+        self.level, self.command, self.channel = level, command, channel
+        self._log = log
+        self._rest = b""
+        self._words = bytearray()
+        self._reader = threading.Thread(target=self._read_stderr, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Remote:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the channel: a program of ours ends at the end of its stdin."""
+        self.channel.close()
+        self._reader.join(2.0)
+
+    @property
+    def words(self) -> str:
+        """The last of what it said on stderr."""
+        return bytes(self._words[-2000:]).decode(errors="replace").strip()
+
+    @property
+    def ended(self) -> bool:
+        return self.channel.exit_status_ready()
+
+    def send(self, line: str) -> None:
+        try:
+            self.channel.sendall(line.encode() + b"\n")
+        except OSError as error:
+            raise self._broke_off(str(error)) from error
+
+    def read_line(self, deadline: Deadline) -> str:
+        """The next line of stdout. Raises HelperError if the program has ended."""
+        while b"\n" not in self._rest:
+            self.channel.settimeout(max(0.01, deadline.remaining))
+            try:
+                data = self.channel.recv(65536)
+            except TimeoutError:
+                raise deadline.expire(f"no answer from `{self.command}`") from None
+            if not data:
+                raise self._broke_off("it ended")
+            self._rest += data
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode(errors="replace")
+
+    def read_object(self, deadline: Deadline) -> dict[str, Any]:
+        """The next JSON line. Raises HelperError for an error line or what is no JSON."""
+        return checked(self.level, self.command, self.read_raw(deadline))
+
+    def read_raw(self, deadline: Deadline) -> Any:
+        """The next JSON line, an error line too. Raises HelperError for what is no JSON."""
+        line = self.read_line(deadline)
+        try:
+            return json.loads(line)
+        except ValueError:
+            raise HelperError(f"{self.level}: `{self.command}` said {line!r}") from None
+
+    def ask(self, line: str, deadline: Deadline) -> dict[str, Any]:
+        """Send a line and read its answer."""
+        self.send(line)
+        return self.read_object(deadline)
+
+    def _read_stderr(self) -> None:
+        with contextlib.suppress(OSError):
+            while data := self.channel.recv_stderr(4096):
+                self._words += data
+                if self._log:
+                    with self._log.open("ab") as handle:
+                        handle.write(data)
+
+    def _broke_off(self, why: str) -> HelperError:
+        words = f": {self.words}" if self.words else ""
+        return HelperError(f"{self.level}: `{self.command}` broke off ({why}){words}")
+
+
+def checked(level: str, command: str, answer: Any) -> dict[str, Any]:
+    """``answer`` itself; raises HelperError if it is the helper's error line."""
+    if not isinstance(answer, dict) or "type" not in answer:
+        raise HelperError(f"{level}: `{command}` answered {answer!r}")
+    if answer["type"] == "error":
+        name = answer.get("name") or ""
+        cause = f"{level}: helper: {answer.get('what')} {f'({name})' if name else ''}".rstrip()
+        raise HelperError(cause, answer.get("hint") or "")
+    return answer

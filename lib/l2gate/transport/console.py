@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: MIT
+"""Consoles: what a level's kernel says, on a channel of its own, watched for words and for crashes."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from l2gate.foundation.deadline import Deadline
+from l2gate.foundation.errors import GuestCrash, HelperError
+
+#: What a kernel says when it is not well (kernel/panic.c, lib/bug.c, kernel/rcu/tree_stall.h).
+_CRASH = re.compile(
+    r"Kernel panic - not syncing|BUG: |Oops: |Oops\[|general protection fault.*\[#|"
+    r"WARNING: CPU: |WARNING: \S+:\d+ at |rcu.*detected stall|self-detected stall|soft lockup|"
+    r"l2gate: no userland image|l2gate: sshd did not start|emulation failure|entry failed|"
+    r"l2gate: the RAM image went astray"
+)
+#: Warnings that an emulated CPU brings and that say nothing about injection: of its features, and
+#: of its TSC, whose rate a kernel refines after a KVM that is built in has read it.
+_HARMLESS = re.compile(r"WARNING: .*(arch/x86/kernel/(cpu|fpu)/| kvm_set_tsc_khz\+)")
+
+
+class Console:
+    """A level's console log on the controller, growing while the level runs."""
+
+    def __init__(self, level: str, log: Path) -> None:
+        self.level, self.log = level, log
+
+    def text(self) -> str:
+        return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    def forgive(self) -> None:
+        """What it has said so far was meant to happen: `crash` looks at what comes after."""
+        self._forgiven.write_text(str(len(self.text())))
+
+    @property
+    def _forgiven(self) -> Path:
+        return self.log.with_suffix(".forgiven")
+
+    def crash(self) -> str | None:
+        """The first line that tells of a panic, oops, WARN or stall, if there is one."""
+        start = int(self._forgiven.read_text()) if self._forgiven.exists() else 0
+        for line in self.text()[start:].splitlines():
+            if _CRASH.search(line) and not self.harmless(line):
+                return line.strip()
+        return None
+
+    @staticmethod
+    def harmless(line: str) -> bool:
+        """Whether it is one of the warnings that an emulated CPU always brings."""
+        return bool(_HARMLESS.search(line))
+
+    def check(self) -> None:
+        """Raises GuestCrash if the level is not well."""
+        if line := self.crash():
+            raise GuestCrash(f"{self.level} crashed: {line}", f"the whole console: {self.log}")
+
+    def wait_for(
+        self, words: str, deadline: Deadline, alive: Callable[[], str | None] = lambda: None
+    ) -> None:
+        """Wait until ``words`` are there.
+
+        ``alive`` returns why the level can no longer say them, or None. Raises GuestCrash at the
+        first sign of a crash, DeadlineExpired with the console's last line.
+        """
+
+        def seen() -> bool:
+            self.check()
+            if words in self.text():
+                return True
+            if why := alive():
+                raise GuestCrash(
+                    f"{self.level} ended before it said {words!r}: {why}. Its last words: "
+                    f"{self.last_line()}",
+                    f"the whole console: {self.log}",
+                )
+            if deadline.expired:
+                raise deadline.expire(f"{self.last_line()!r}; console: {self.log}")
+            return False
+
+        deadline.poll(seen)
+
+    def last_line(self) -> str:
+        lines = [line for line in self.text().splitlines() if line.strip()]
+        return lines[-1].strip() if lines else "nothing"
+
+
+class ConsolePump:
+    """Copies a console that arrives over a channel into its log, in a thread of its own."""
+
+    def __init__(self, read: Callable[[int], bytes], log: Path) -> None:
+        self._read, self._log = read, log
+        self._thread = threading.Thread(target=self._copy, daemon=True, name=f"console {log.name}")
+        self._thread.start()
+
+    def join(self, seconds: float) -> None:
+        self._thread.join(seconds)
+
+    def _copy(self) -> None:
+        with self._log.open("ab", buffering=0) as handle:
+            try:
+                while data := self._read(65536):
+                    handle.write(data)
+            except (OSError, HelperError):
+                return
