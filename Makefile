@@ -138,7 +138,7 @@ run: setup
 test: setup lint
 	@$(VENV)/bin/python -m pytest -c lib/pyproject.toml --rootdir . -p no:cacheprovider -v \
 	  -n auto --maxprocesses 4 --dist worksteal --durations=0 --durations-min=5 \
-	  tests/contract tests/unit
+	  tests/acceptance tests/unit
 
 # SUITES, WHO (root, user): some of them; COLD=no: with this machine's cache, read-only.
 test-install: apt venv $(if $(filter no,$(COLD)),images)
@@ -158,7 +158,7 @@ unit: venv
 lint: venv
 	@$(RUFF) check -q --config lib/pyproject.toml lib tests
 	@$(RUFF) format -q --check --config lib/pyproject.toml lib tests
-	@$(VENV)/bin/mypy --config-file lib/pyproject.toml lib/l2gate tests/unit tests/contract tests/install
+	@$(VENV)/bin/mypy --config-file lib/pyproject.toml lib/l2gate tests/unit tests/acceptance tests/install
 	@mkdir -p build && $(MAKE) -s -C lib/helper OUT=../../build l2gate-helper
 
 clean:

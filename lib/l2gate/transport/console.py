@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Consoles: what a level's kernel says, on a channel of its own, watched for words and for crashes."""
+"""Consoles: what a level's kernel says, on a channel of its own; watched for words and crashes."""
 
 from __future__ import annotations
 
