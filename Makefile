@@ -158,7 +158,7 @@ unit: venv
 lint: venv
 	@$(RUFF) check -q --config lib/pyproject.toml lib tests
 	@$(RUFF) format -q --check --config lib/pyproject.toml lib tests
-	@$(VENV)/bin/mypy --config-file lib/pyproject.toml lib/l2gate tests/unit tests/acceptance tests/install
+	@$(VENV)/bin/mypy --config-file lib/pyproject.toml lib/l2gate tests/unit tests/acceptance tests/install tests/injection
 	@mkdir -p build && $(MAKE) -s -C lib/helper OUT=../../build l2gate-helper
 
 clean:

@@ -4,8 +4,7 @@
 The cases are tables in lib/l2gate/contract/cases; each says in its header what it proves.
 """
 
-from l2gate.injection.standalone import StandaloneVm
-from l2gate.plugins.systemtest import SystemTest, contract_test
+from l2gate.testing import StandaloneVm, SystemTest, contract_test
 
 
 class PayloadContract(SystemTest):
@@ -16,30 +15,30 @@ class PayloadContract(SystemTest):
 
     @contract_test("payload", on=StandaloneVm)
     def test_every_exception_goes_to_whom_it_must(self, vm: StandaloneVm) -> None:
-        vm.conduct("exceptions")
+        vm.must_keep("exceptions")
 
     @contract_test("payload", on=StandaloneVm)
     def test_what_is_refused_changes_nothing(self, vm: StandaloneVm) -> None:
-        vm.conduct("errnos")
+        vm.must_keep("errnos")
 
     @contract_test("payload", on=StandaloneVm)
     def test_page_faults_bring_their_address_and_l1_chooses_by_error_code(
         self, vm: StandaloneVm
     ) -> None:
-        vm.conduct("page-faults")
+        vm.must_keep("page-faults")
 
     @contract_test("payload", on=StandaloneVm)
     def test_debug_exceptions_bring_dr6_and_clear_gd_in_time(self, vm: StandaloneVm) -> None:
-        vm.conduct("debug-exceptions")
+        vm.must_keep("debug-exceptions")
 
     @contract_test("payload", on=StandaloneVm)
     def test_every_path_honours_l1_s_intercepts(self, vm: StandaloneVm) -> None:
-        vm.conduct("paths")
+        vm.must_keep("paths")
 
     @contract_test("payload", on=StandaloneVm)
     def test_saved_and_restored_it_is_the_same(self, vm: StandaloneVm) -> None:
-        vm.conduct("afterwards")
+        vm.must_keep("afterwards")
 
     @contract_test("payload", on=StandaloneVm)
     def test_a_triple_fault_of_l2_is_l1_s(self, vm: StandaloneVm) -> None:
-        vm.conduct("triple-fault")
+        vm.must_keep("triple-fault")

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The NMI's vector and what is beyond 31 are no exceptions: refused whoever is active."""
 
-from l2gate.injection.session import Session
-from l2gate.injection.vectors import NEVER_EXCEPTIONS
-from l2gate.plugins.systemtest import SystemTest, contract_test
+from l2gate.testing import NEVER_EXCEPTIONS, SystemTest, VcpuEvents, contract_test
 
 
 class RefusedAlways(SystemTest):
@@ -12,17 +10,17 @@ class RefusedAlways(SystemTest):
     :avocado: tags=refuse,needs-l1,vmx,svm
     """
 
-    @contract_test("refuse")
-    def test_while_l2_is_active(self, session: Session) -> None:
-        with session.freeze_l2() as frozen:
+    @contract_test("refuse", on=VcpuEvents)
+    def test_while_l2_is_active(self, vcpu: VcpuEvents) -> None:
+        with vcpu.freeze_l2() as frozen:
             for vector in NEVER_EXCEPTIONS:
-                frozen.inject(vector)
-                frozen.inject(vector, error_code=0)
+                frozen.must_refuse(vector, errno="EINVAL")
+                frozen.must_refuse(vector, error_code=0, errno="EINVAL")
 
-    @contract_test("refuse")
-    def test_while_l1_is_active(self, session: Session) -> None:
-        victim = session.victim()
-        with session.freeze_l1(victim) as frozen:
+    @contract_test("refuse", on=VcpuEvents)
+    def test_while_l1_is_active(self, vcpu: VcpuEvents) -> None:
+        process = vcpu.victim()
+        with vcpu.freeze_l1(process) as frozen:
             for vector in NEVER_EXCEPTIONS:
-                frozen.inject(vector)
-                frozen.inject(vector, error_code=0)
+                frozen.must_refuse(vector, errno="EINVAL")
+                frozen.must_refuse(vector, error_code=0, errno="EINVAL")

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The refusal does not depend on what L1 intercepts, nor on the path that the struct takes."""
 
-from l2gate.injection.standalone import StandaloneVm
-from l2gate.plugins.systemtest import SystemTest, contract_test
+from l2gate.testing import StandaloneVm, SystemTest, contract_test
 
 
 class RefusedWhateverL1Intercepts(SystemTest):
@@ -13,4 +12,4 @@ class RefusedWhateverL1Intercepts(SystemTest):
 
     @contract_test("refuse", on=StandaloneVm)
     def test_every_exception_and_path(self, vm: StandaloneVm) -> None:
-        vm.conduct("refused")
+        vm.must_keep("refused")

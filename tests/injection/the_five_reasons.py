@@ -5,8 +5,7 @@ Where the refuse contract holds the injection is refused, so that the harm canno
 payload contract holds the later series has fixed it. Each table quotes its reason.
 """
 
-from l2gate.injection.standalone import StandaloneVm
-from l2gate.plugins.systemtest import EITHER, SystemTest, contract_test
+from l2gate.testing import EITHER, StandaloneVm, SystemTest, contract_test
 
 
 class TheFiveReasons(SystemTest):
@@ -18,21 +17,21 @@ class TheFiveReasons(SystemTest):
     @contract_test(EITHER, on=StandaloneVm)
     def test_1_the_api_has_no_dr6_and_no_cr2(self, vm: StandaloneVm) -> None:
         """:avocado: tags=svm"""
-        vm.conduct("reason-1-no-dr6-or-cr2")
+        vm.must_keep("reason-1-no-dr6-or-cr2")
 
     @contract_test(EITHER, on=StandaloneVm)
     def test_2_dr7_gd_is_cleared_too_early(self, vm: StandaloneVm) -> None:
         """:avocado: tags=svm"""
-        vm.conduct("reason-2-gd-too-early")
+        vm.must_keep("reason-2-gd-too-early")
 
     @contract_test(EITHER, on=StandaloneVm)
     def test_3_page_fault_mask_and_match_are_ignored(self, vm: StandaloneVm) -> None:
-        vm.conduct("reason-3-pfec-ignored")
+        vm.must_keep("reason-3-pfec-ignored")
 
     @contract_test(EITHER, on=StandaloneVm)
     def test_4_a_stale_vmexit_is_read_from_vmcs02(self, vm: StandaloneVm) -> None:
-        vm.conduct("reason-4-stale-vmexit")
+        vm.must_keep("reason-4-stale-vmexit")
 
     @contract_test(EITHER, on=StandaloneVm)
     def test_5_a_stale_error_code_is_read_from_vmcs02(self, vm: StandaloneVm) -> None:
-        vm.conduct("reason-5-stale-error-code")
+        vm.must_keep("reason-5-stale-error-code")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from l2gate.report.result import Result, TestResult
+from l2gate.report.result import Result
 
 
 def recorded(name: str) -> dict[str, Any]:
@@ -20,6 +20,4 @@ def recorded(name: str) -> dict[str, Any]:
 
 def result_of(raw: dict[str, Any]) -> Result:
     """The same as what the report is made from; without its provenance."""
-    return Result(
-        **{**raw, "tests": [TestResult(**test) for test in raw["tests"]], "provenance": None}
-    )
+    return Result.from_json({**raw, "provenance": None})

@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import pytest
-from l2gate.contract.choice import is_control, parse, telling, words_of, words_of_row
+from l2gate.contract.choice import is_control, parse, telling, words_of_row, words_on_qemu
 from l2gate.contract.table import CONTRACTS, Case, all_tables
 from l2gate.foundation.errors import UsageError
 
 
-def case(level: str, code: int | None = None, **words: object) -> dict[str, str]:
+def case(level: str, code: int | None = None, **words: int) -> dict[str, str]:
     """A case on QEMU's vCPU, as a result tells it."""
-    told = {"vector": 13, "error_code": code, "injected": True, "repeat": 1, "active_level": level}
-    return words_of(told | words)
+    told = {"vector": 13, "injected": True, "repeat": 1} | words
+    return words_on_qemu(
+        "vcpu-events", told["vector"], code, bool(told["injected"]), told["repeat"], level
+    )
 
 
 def rows() -> list[tuple[Case, list[Case]]]:

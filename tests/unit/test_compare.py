@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from l2gate.jobs.compare import NOT_RUN, rows
+from l2gate.records.descriptions import Delivery
+from l2gate.report.result import Result
+from making import result as made
+from making import tabled as tabled_case
+from making import vcpu
 
 
-def result(errno: str | None, vector: int = 13, delivered: str | None = None) -> dict[str, Any]:
-    case = {"vector": vector, "error_code": None, "injected": True, "repeat": 1,
-            "active_level": "L2", "seen_errno": errno, "proof": {"unchanged": True}}  # fmt: skip
-    return {"cases": [case], "deliveries": [{"vector": 3, "seen": delivered}]}
+def result(errno: str | None, vector: int = 13, delivered: str | None = None) -> Result:
+    one = Delivery(test="T.test", vector=3, wanted="SIGTRAP", seen=delivered)
+    return made("pass", vcpu(errno=errno, vector=vector), deliveries=[one])
 
 
 def test_the_same_outcome_agrees() -> None:
@@ -35,10 +37,8 @@ def test_a_case_that_one_host_did_not_run_is_a_finding() -> None:
     assert table[0].judgement.startswith("FINDING")
 
 
-def tabled(who: str, vector: int = 13, line: int = 7) -> dict[str, Any]:
-    case = {"table": "t", "line": line, "asked": f"vector={vector}", "vector": vector,
-            "seen_errno": None, "who": who}  # fmt: skip
-    return {"cases": [case], "deliveries": []}
+def tabled(who: str, vector: int = 13, line: int = 7) -> Result:
+    return made("pass", tabled_case(who=who, vector=vector, line=line))
 
 
 def test_a_case_of_a_table_is_compared_by_who_got_it() -> None:

@@ -11,13 +11,16 @@ from typing import Any
 
 import pytest
 from l2gate.cli import _parser, wanted
+from l2gate.contract.case_result import VcpuCase
 from l2gate.contract.choice import is_control, parse, refuse_impossible, words_of
+from l2gate.contract.judge import THEN, Verdict
 from l2gate.hosts import kinds
 from l2gate.plugins.known import references
 from l2gate.report import result as results
 from l2gate.report.findings import Finding, findings
-from l2gate.report.result import THEN, Result
+from l2gate.report.result import Broke, Result
 from l2gate.report.terminal import show
+from making import result as made
 from recording import recorded, result_of
 from rich.console import Console
 
@@ -102,14 +105,14 @@ def test_each_line_asks_its_failure_with_the_controls_and_no_other(red: dict[str
         choice = parse(words[words.index("--case") + 1])
         asked = {one.rpartition(":")[2] for one in words[words.index("--case") + 2 :]}
         assert asked and asked <= places
-        mine = [c for c in red["cases"] if c["test"] in asked and choice.asks(words_of(c))]
-        failing = [case for case in mine if case["verdict"] == "fail"]
-        seen = {case["reason"] for case in failing}
+        mine = [c for c in result.cases if c.test in asked and choice.asks(words_of(c))]
+        failing = [case for case in mine if case.verdict is Verdict.FAIL]
+        seen = {case.reason for case in failing}
         assert len(seen) == 1, seen
-        for case in (c for c in failing if "table" not in c):
+        for case in (c for c in failing if isinstance(c, VcpuCase)):
             controls = [c for c in mine if is_control(words_of(c), words_of(case))]
-            assert {c["active_level"] for c in controls} >= {"L1"}
-            assert all(c["verdict"] == "pass" for c in controls)
+            assert {c.active_level for c in controls} >= {"L1"}
+            assert all(c.verdict is Verdict.PASS for c in controls)
 
 
 def test_l2gate_takes_each_line_and_boots_the_same(red: dict[str, Any]) -> None:
@@ -125,7 +128,7 @@ def test_l2gate_takes_each_line_and_boots_the_same(red: dict[str, Any]) -> None:
 def test_every_setting_that_matters_is_in_the_line_quoted(red: dict[str, Any]) -> None:
     red["settings"] |= {"l2": "linux", "patience": "2.5", "keep": "yes", "wait": "3600",
                         "kernel": "debian:6.12+a b's.patch"}  # fmt: skip
-    red["kernel"] = {}
+    red["kernel"] = None
     words = shlex.split(told(findings(result_of(red))[0])["again"])
     assert words[words.index("--kernel") + 1] == "debian:6.12+a b's.patch"
     assert words[words.index("--l2") + 1] == "linux"
@@ -150,8 +153,8 @@ def test_an_exception_that_did_not_arrive_is_told_by_its_signal(red: dict[str, A
     red["cases"] = [c for c in red["cases"] if c["verdict"] == "pass"]
     missed = {"test": SIGNALS, "vector": 13, "wanted": "SIGSEGV", "seen": None}
     red["deliveries"] = [missed, {**missed, "vector": 1, "wanted": "SIGTRAP", "seen": "SIGTRAP"}]
-    tests = [results.TestResult(**{**test, "verdict": "pass"}) for test in red["tests"]]
-    tests = [replace(t, verdict="fail") if t.name == SIGNALS else t for t in tests]
+    tests = [replace(test, verdict=Verdict.PASS) for test in result_of(red).tests]
+    tests = [replace(t, verdict=Verdict.FAIL) if t.name == SIGNALS else t for t in tests]
     (only,) = findings(replace(result_of(red), tests=tests))
     assert told(only)["wanted"] == "a process of L1 takes SIGSEGV"
     assert told(only)["seen"] == "#GP(13): no signal"
@@ -159,13 +162,13 @@ def test_an_exception_that_did_not_arrive_is_told_by_its_signal(red: dict[str, A
 
 
 def broken(*tests: results.TestResult, **more: Any) -> Result:
-    return Result("infra-error", "r", {}, {}, {}, {}, list(tests), [], logs="/logs", **more)
+    return made("infra-error", tests=tests, logs="/logs", **more)
 
 
 def test_tests_that_broke_alike_are_told_once_with_cause_hint_and_logs() -> None:
     reason = "L0 did not answer within 12 s | hint: see its console"
-    alike = [results.TestResult(f"T.test_{n}", "infra-error", reason, f"tests/t.py:T.test_{n}", "")
-             for n in range(4)]  # fmt: skip
+    alike = [results.TestResult(f"T.test_{n}", Verdict.INFRA_ERROR, reason,
+                                f"tests/t.py:T.test_{n}") for n in range(4)]  # fmt: skip
     (only,) = findings(broken(*alike))
     assert told(only)["cause"] == "L0 did not answer within 12 s"
     assert told(only)["hint"] == "see its console" and told(only)["logs"] == "/logs"
@@ -175,16 +178,18 @@ def test_tests_that_broke_alike_are_told_once_with_cause_hint_and_logs() -> None
 
 
 def test_what_broke_the_job_is_told_once_and_not_again_for_each_test() -> None:
-    error = {"cause": "L0 has panicked", "hint": "read its console"}
-    tests = [results.TestResult(f"T.test_{n}", "infra-error", "it did not run") for n in range(9)]
-    result = replace(broken(*tests, error=error), reason="L0 has panicked", hint=error["hint"])
+    error = Broke("L0 has panicked", "read its console")
+    tests = [
+        results.TestResult(f"T.test_{n}", Verdict.INFRA_ERROR, "it did not run") for n in range(9)
+    ]
+    result = replace(broken(*tests, error=error), reason="L0 has panicked", hint=error.hint)
     text = shown(result)
     assert text.count("L0 has panicked") == 1 and text.count("read its console") == 1
     assert "did not run" not in text and "again     " in text
 
 
 def test_what_broke_a_test_after_its_failure_is_told_beside_it(red: dict[str, Any]) -> None:
-    tests = [results.TestResult(**test) for test in red["tests"]]
+    tests = result_of(red).tests
     tests = [
         replace(t, reason=f"{t.reason}{THEN}QEMU is gone | hint: look") if t.name == EVERY else t
         for t in tests
@@ -196,7 +201,7 @@ def test_what_broke_a_test_after_its_failure_is_told_beside_it(red: dict[str, An
 
 def test_a_complaint_of_the_kernel_is_a_failure_with_its_words(red: dict[str, Any]) -> None:
     red["cases"], red["complaints"] = [], ["WARNING: CPU: 0 PID: 1 at x86.c:1"]
-    tests = [results.TestResult(**{**test, "verdict": "pass"}) for test in red["tests"]]
+    tests = [replace(test, verdict=Verdict.PASS) for test in result_of(red).tests]
     (only,) = findings(replace(result_of(red), tests=tests))
     assert told(only)["seen"] == "WARNING: CPU: 0 PID: 1 at x86.c:1"
     assert "consoles" in told(only)["proof"] and " run --host" in told(only)["again"]
@@ -205,8 +210,10 @@ def test_a_complaint_of_the_kernel_is_a_failure_with_its_words(red: dict[str, An
 def test_what_was_not_proven_is_told_with_the_case_that_lacked_it(red: dict[str, Any]) -> None:
     case = next(c for c in red["cases"] if c["test"] == EVERY)
     lacking = {**case, "verdict": "inconclusive", "reason": "L2 was not shown to be active: no"}
-    test = results.TestResult(EVERY, "inconclusive", "1 of 1 cases", "tests/a.py:T", "")
-    result = replace(result_of({**red, "cases": [lacking]}), tests=[test], verdict="inconclusive")
+    test = results.TestResult(EVERY, Verdict.INCONCLUSIVE, "1 of 1 cases", "tests/a.py:T", "")
+    result = replace(
+        result_of({**red, "cases": [lacking]}), tests=[test], verdict=Verdict.INCONCLUSIVE
+    )
     (only,) = findings(result)
     assert only.verdict == "inconclusive" and "proof that L2 is active" in told(only)["wanted"]
     assert "--case" in told(only)["again"]
@@ -214,13 +221,13 @@ def test_what_was_not_proven_is_told_with_the_case_that_lacked_it(red: dict[str,
 
 def test_what_lacks_its_controls_is_asked_again_without_limits() -> None:
     settings = {"case": "vector=13", "path": "sync-regs", "host": "emulated-amd"}
-    result = replace(broken(settings=settings, asked=["tests/a.py"]), verdict="inconclusive")
+    result = replace(broken(settings=settings, asked=["tests/a.py"]), verdict=Verdict.INCONCLUSIVE)
     assert shown(result).splitlines()[-1].endswith(" run --host emulated-amd")
 
 
 def test_what_broke_is_asked_again_with_its_limits() -> None:
     settings = {"case": "vector=13 code=0x0", "host": "emulated-amd"}
-    error = {"cause": "it broke", "hint": ""}
+    error = Broke("it broke", "")
     result = broken(settings=settings, asked=["tests/a b.py"], error=error)
     line = shown(result).splitlines()[-1]
     assert line.endswith("run --host emulated-amd --case 'vector=13 code=0x0' 'tests/a b.py'")

@@ -5,17 +5,12 @@ from __future__ import annotations
 
 import pytest
 from l2gate.contract.contracts import decide
-from l2gate.contract.judge import Liveness, Verdict, expected_errno, judge
-from l2gate.injection.request import ExceptionRequest, InjectionOutcome, VcpuState
+from l2gate.contract.judge import Verdict
+from l2gate.contract.outcome import ExceptionRequest, InjectionOutcome, Liveness, VcpuState
+from l2gate.contract.vcpu_judge import Promise, judge_vcpu
 
-STATE = VcpuState(
-    {
-        "nested": {"supported": True, "guest_mode": True},
-        "sregs": {"cr3": "0xd15000"},
-        "regs": {"rip": "0xc0de010", "r15": "0x1"},
-        "events": {},
-    }
-)
+STATE = VcpuState(True, "SVM", True, cr3=0xD15000, rip=0xC0DE010, r15=1, events={})
+REFUSED, ACCEPTED = Promise("EINVAL"), Promise(None)
 ALIVE = Liveness(True, True, (1, 2))
 GP = ExceptionRequest(13, 0)
 
@@ -30,9 +25,9 @@ def outcome(
     return InjectionOutcome(request, total, seen, different, STATE, {}, changed, False)
 
 
-def verdict(seen: InjectionOutcome, level: str = "L2", unproven: str | None = None,
-            liveness: Liveness = ALIVE) -> Verdict:  # fmt: skip
-    return judge(seen, level, unproven, liveness).verdict
+def verdict(seen: InjectionOutcome, promise: Promise = REFUSED, level: str = "L2",
+            unproven: str | None = None) -> Verdict:  # fmt: skip
+    return judge_vcpu(seen, promise, level, unproven, ALIVE).verdict
 
 
 def test_a_proven_refusal_passes() -> None:
@@ -62,21 +57,22 @@ def test_a_refusal_without_proof_is_inconclusive_never_a_pass() -> None:
 def test_every_way_to_break_the_promise_fails(
     seen: InjectionOutcome, liveness: Liveness, words: str
 ) -> None:
-    judgement = judge(seen, "L2", None, liveness)
+    judgement = judge_vcpu(seen, REFUSED, "L2", None, liveness)
     assert judgement.verdict is Verdict.FAIL
     assert words in judgement.reason
 
 
 def test_refusing_l1_is_a_failure_too() -> None:
-    assert verdict(outcome(("EINVAL", 1)), level="L1") is Verdict.FAIL
-    assert verdict(outcome((None, 1)), level="L1") is Verdict.PASS
+    assert verdict(outcome(("EINVAL", 1)), ACCEPTED, "L1") is Verdict.FAIL
+    assert verdict(outcome((None, 1)), ACCEPTED, "L1") is Verdict.PASS
 
 
-@pytest.mark.parametrize("vector", [2, 32, 255])
-def test_what_is_no_exception_is_refused_always(vector: int) -> None:
-    for level in ("L1", "L2"):
-        assert expected_errno(ExceptionRequest(vector), level) == "EINVAL"
-        assert expected_errno(ExceptionRequest(vector, injected=False), level) is None
+@pytest.mark.parametrize("level", ["L1", "L2"])
+def test_what_a_test_says_decides_whoever_is_active(level: str) -> None:
+    refused, accepted = outcome(("EINVAL", 1)), outcome((None, 1))
+    assert verdict(refused, REFUSED, level) is verdict(accepted, ACCEPTED, level) is Verdict.PASS
+    assert verdict(refused, ACCEPTED, level) is verdict(accepted, REFUSED, level) is Verdict.FAIL
+    assert verdict(refused, Promise("EBUSY"), level) is Verdict.FAIL
 
 
 def test_the_capability_decides_the_contract_and_expect_overrides() -> None:

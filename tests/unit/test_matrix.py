@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
 from l2gate.contract.judge import Verdict
 from l2gate.contract.table import QUIRKS, load
@@ -24,9 +23,12 @@ from l2gate.matrix.mutants import judge
 from l2gate.matrix.observe import Observation
 from l2gate.matrix.schedule import Schedule, Work, longest_first, remaining
 from l2gate.matrix.state import State
+from l2gate.matrix.worker import MutantAnswer
 from l2gate.plugins.known import known_tests
 from l2gate.report.page import Page, PageRow, write_page
 from l2gate.report.provenance import here, version_line
+from l2gate.report.result import TestResult
+from making import result, vcpu
 
 AMD = "emulated-amd"
 
@@ -68,7 +70,7 @@ def test_a_kernel_that_breaks_the_promise_must_be_red() -> None:
 
 def found(kernel: str, verdict: Verdict) -> Found:
     (cell,) = cells([kernel], [AMD])
-    return Found(cell, verdict, "why", 1.0, {})
+    return Found(cell, verdict, "why", 1.0, None)
 
 
 def test_a_green_cell_that_must_be_red_outweighs_a_bench_that_broke() -> None:
@@ -91,16 +93,15 @@ def test_a_run_without_a_result_is_an_infra_error_that_quotes_it(tmp_path: Path)
 
 def test_a_cell_that_must_be_red_is_not_so_by_half_of_its_tests(tmp_path: Path) -> None:
     target = tmp_path / "run.json"
-    tests = [{"name": "a", "verdict": "fail", "reason": "as it must"}]
+    tests = [TestResult("a", Verdict.FAIL, "as it must")]
     cell = Cell("debian:6.1+unpatched", AMD, Verdict.FAIL, "")
 
     def verdict() -> Verdict:
-        told = {"verdict": "fail", "reason": "1 case breaks the contract", "tests": tests}
-        target.write_text(json.dumps(told))
+        result("fail", tests=tuple(tests)).write(target)
         return read_run(cell, target, tmp_path / "run.log", 1, 3.0).verdict
 
     assert verdict() is Verdict.FAIL
-    tests.append({"name": "b", "verdict": "infra-error", "reason": "no module named table"})
+    tests.append(TestResult("b", Verdict.INFRA_ERROR, "no module named table"))
     assert verdict() is Verdict.INFRA_ERROR
 
 
@@ -176,11 +177,12 @@ def test_a_header_that_does_not_say_enough_is_refused(tmp_path: Path) -> None:
 MUTANT = Mutant(Path("m.patch"), "it", "debian:6.12", "A.test_a", "errno seen EBUSY")
 
 
-def answer(verdict: str, *reasons: str, test: str = "A.test_a") -> dict[str, Any]:
-    cases = [{"verdict": "fail", "test": test, "reason": reason} for reason in reasons]
-    tests = [{"name": "A.test_a", "verdict": verdict, "reason": ""}]
-    result = {"verdict": verdict, "reason": "r", "cases": cases, "tests": tests}
-    return {"result": result, "seconds": {}, "error": "", "complaint": ""}
+def answer(verdict: str, *reasons: str, test: str = "A.test_a", own: str = "",
+           complaint: str = "") -> MutantAnswer:  # fmt: skip
+    """``own`` is the verdict of the mutant's own test, if it is another than the job's."""
+    cases = [vcpu(verdict="fail", test=test, reason=reason) for reason in reasons]
+    tests = (TestResult("A.test_a", Verdict(own or verdict), ""),)
+    return MutantAnswer("m", result(verdict, *cases, tests=tests), {}, "", complaint)
 
 
 @pytest.mark.parametrize(
@@ -191,29 +193,24 @@ def answer(verdict: str, *reasons: str, test: str = "A.test_a") -> dict[str, Any
         (answer("fail", "errno seen EBUSY", test="B.test_b"), Outcome.WRONG_REASON),
         (answer("pass"), Outcome.SURVIVED),
         (answer("inconclusive"), Outcome.INFRA_ERROR),
-        (
-            {"result": {}, "seconds": {}, "error": "no host", "complaint": ""},
-            Outcome.INFRA_ERROR,
-        ),
+        (MutantAnswer("m", None, {}, "no host"), Outcome.INFRA_ERROR),
     ],
 )
 def test_only_the_right_test_with_the_right_words_catches(
-    given: dict[str, Any], outcome: Outcome
+    given: MutantAnswer, outcome: Outcome
 ) -> None:
     assert judge(MUTANT, given).outcome is outcome
 
 
 def test_one_test_that_lets_it_pass_is_a_survivor_though_its_controls_are_elsewhere() -> None:
-    given = answer("inconclusive")
-    given["result"]["tests"][0]["verdict"] = "pass"
-    assert judge(MUTANT, given).outcome is Outcome.SURVIVED
+    assert judge(MUTANT, answer("inconclusive", own="pass")).outcome is Outcome.SURVIVED
 
 
 def test_what_keeps_the_promise_in_another_way_must_pass() -> None:
     other = Mutant(Path("o.patch"), "it", "debian:6.12")
     assert judge(other, answer("pass")).outcome is Outcome.KEPT
     assert judge(other, answer("fail", "why")).outcome is Outcome.FALSE_ALARM
-    assert judge(other, answer("pass") | {"complaint": "WARNING"}).outcome is Outcome.FALSE_ALARM
+    assert judge(other, answer("pass", complaint="WARNING")).outcome is Outcome.FALSE_ALARM
 
 
 # --- observations ---------------------------------------------------------------------------------
@@ -238,24 +235,18 @@ def test_an_observation_warns_only_where_something_is_recorded() -> None:
 # --- the page -------------------------------------------------------------------------------------
 
 
-def case(verdict: str) -> dict[str, Any]:
-    proof = {"guest_mode": True, "how": "<KVM_GET_NESTED_STATE>", "cr3": "0xd15000",
-             "unchanged": True, "liveness": {"l1": True, "l2": True}}  # fmt: skip
-    return {
-        "test": "RefusedWhileL2IsActive.test_every_exception", "path": "vcpu-events", "vector": 13,
-        "error_code": 0, "injected": True, "repeat": 1, "active_level": "L2", "verdict": verdict,
-        "reason": "errno seen none", "seen_errno": None, "expected_errno": "EINVAL",
-        "proof": proof,
-    }  # fmt: skip
-
-
 def test_the_page_holds_everything_itself(tmp_path: Path) -> None:
     test = known_tests()["RefusedWhileL2IsActive.test_every_exception"]
-    result = {"cases": [case("pass"), case("fail")], "kernel": {}, "host": {}, "contract": {},
-              "tests": [{"name": test.sentence, **test.about}]}  # fmt: skip
+    proof = msgspec.structs.replace(vcpu().proof, how="<KVM_GET_NESTED_STATE>")
+    cases = [
+        vcpu(test=test.sentence, verdict=verdict, error_code=0, proof=proof,
+             reason="errno seen none", expected_errno="EINVAL")
+        for verdict in ("pass", "fail")
+    ]  # fmt: skip
+    told = TestResult(test.sentence, Verdict.FAIL, "why", test.about.place)
     kernel = "debian:6.12+unpatched"
     row = PageRow(kernel, AMD, "fail", "fail", True, "as it must", 3.0,
-              {"host": AMD, "kernel": kernel}, result)  # fmt: skip
+              {"host": AMD, "kernel": kernel}, result("fail", *cases, tests=(told,)))  # fmt: skip
     target = tmp_path / "page.html"
     write_page(Page("Kernel matrix", "1 cell", [row], here()), target)
     text = target.read_text()

@@ -8,11 +8,14 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+import msgspec
 import pytest
-from l2gate.foundation.events import Event
+from l2gate.foundation.events import Event, StepBegan, StepEnded
+from l2gate.records.descriptions import AboutTest, HostDescription
+from l2gate.records.events import HostFound
 from l2gate.report.progress import Progress, can_be_live
+from making import judged, planned, reached, under, vcpu
 from rich.console import Console
 
 
@@ -36,39 +39,37 @@ def job(cases: int = 100) -> Iterator[Event]:
     """A job's timeline: of its four tests one is about the other contract."""
     at = time.time()
 
-    def event(level: str, kind: str, text: str, seconds: float | None = None,
-              **data: Any) -> Event:  # fmt: skip
+    def step(level: str, phase: str, seconds: float) -> Iterator[Event]:
         nonlocal at
-        at += seconds or 0.0
-        return Event(level, kind, text, seconds, data, at)
+        yield StepBegan(level=level, text=phase, phase=phase, at=at)
+        at += seconds
+        yield StepEnded(level=level, text=phase, phase=phase, seconds=seconds, at=at)
 
-    about = {t: {"contract": contract, "needs_l1": True} for t, contract in TESTS.items()}
-    yield event("controller", "fact", "job", subject="job", tests=list(TESTS), host="h", l2="tiny",
-                about=about)  # fmt: skip
-    for phase, seconds in (("prepare", 1.0), ("host", 20.0)):
-        yield event("L0", "begin", phase, phase=phase)
-        yield event("L0", "end", phase, seconds, phase=phase)
-    yield event("L0", "fact", "host", subject="host", release="6.12", kvm_module="kvm_amd",
-                nested="1", cpu_model="a CPU")  # fmt: skip
-    yield event("L0", "fact", "contract", subject="contract", name="refuse", why="no cap")
-    yield event("L1", "begin", "L1", phase="l1")
-    yield event("L1", "end", "L1", 10.0, phase="l1")
+    def verdict(test: str, value: str, seconds: float) -> Event:
+        nonlocal at
+        at += seconds
+        return msgspec.structs.replace(reached(value, test, "quirks"), at=at)
+
+    about = {t: AboutTest(contract=contract) for t, contract in TESTS.items()}
+    yield planned(tests=list(TESTS), host="h", l2="tiny", about=about)
+    yield from step("L0", "prepare", 1.0)
+    yield from step("L0", "host", 20.0)
+    host = HostDescription(spec="h", emulator="", virtualization="SVM", nested="1", release="6.12",
+                           kvm_module="kvm_amd", cpu_model="a CPU")  # fmt: skip
+    yield HostFound(level="L0", text="host", host=host)
+    yield under("refuse")
+    yield from step("L1", "l1", 10.0)
     for test, contract in TESTS.items():
         if contract == "payload":
-            yield event("controller", "verdict", test, 0.0, test=test, verdict="skip", reason="x")
+            yield verdict(test, "skip", 0.0)
             continue
-        for step in ("connect", "l2", "cases"):
-            yield event("L2", "begin", step, phase=step)
-            yield event("L2", "end", step, 1.0, phase=step)
+        for phase in ("connect", "l2", "cases"):
+            yield from step("L2", phase, 1.0)
         for number in range(cases):
-            verdict = "fail" if test == "D.test_d" and number % 2 else "pass"
-            yield event("L0", "case", "c", test=test, vector=13, error_code=None, injected=True,
-                        repeat=1, seen_errno="EINVAL", active_level="L2", verdict=verdict,
-                        reason="quirks")  # fmt: skip
-        verdict = "fail" if test == "D.test_d" else "pass"
-        yield event("controller", "verdict", test, 2.0, test=test, verdict=verdict, reason="quirks")
-    yield event("controller", "begin", "end", phase="teardown")
-    yield event("controller", "end", "end", 1.0, phase="teardown")
+            value = "fail" if test == "D.test_d" and number % 2 else "pass"
+            yield judged(vcpu(test=test, errno="EINVAL", verdict=value, reason="quirks"))
+        yield verdict(test, "fail" if test == "D.test_d" else "pass", 2.0)
+    yield from step("controller", "teardown", 1.0)
 
 
 def shown(file: io.StringIO, verbose: bool = False, quiet: bool = False) -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from l2gate.foundation.events import Event
+from l2gate.records.descriptions import Digest, HostDescription, KernelDescription
+from l2gate.records.events import HostFound, KernelFound, L1QemuFound
 from l2gate.report import provenance
 from l2gate.report.result import assemble
 
@@ -102,13 +104,15 @@ def test_the_suite_is_another_when_one_of_its_files_is(repository: Path) -> None
 
 
 def test_a_result_tells_where_it_comes_from() -> None:
-    digest = {"file": "images/era.patch", "sha256": "5" * 64}
-    events = [
-        Event("L0", "fact", "host", data={"subject": "host", "emulator": "Bochs 3.0"}),
-        Event("L0", "fact", "kernel", data={"subject": "kernel", "patches": [digest],
-                                            "image": {**digest, "file": "/x/vmlinuz"}}),
-        Event("L0", "fact", "l1-qemu", data={"subject": "l1-qemu", "version": "10.0.2"}),
-    ]  # fmt: skip
+    host = HostDescription(spec="h", emulator="Bochs 3.0", virtualization="VMX", nested="1")
+    kernel = KernelDescription(spec="k", release="6.12", description="d",
+                               image=Digest("/x/vmlinuz", "6" * 64),
+                               patches=[Digest("images/era.patch", "5" * 64)])  # fmt: skip
+    events: list[Event] = [
+        HostFound(level="L0", text="host", host=host),
+        KernelFound(level="L0", text="kernel", kernel=kernel),
+        L1QemuFound(level="L0", text="QEMU", version="10.0.2"),
+    ]
     found = assemble(events, None, {}, 61.2, "logs", (), provenance.here()).provenance
     assert found is not None
     age = datetime.now(UTC) - datetime.fromisoformat(found.started.replace("Z", "+00:00"))

@@ -5,9 +5,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import jsonschema
 import pytest
-from l2gate.foundation.events import Event
-from l2gate.report.result import assemble, exit_code, nothing_proven, sentence
+from l2gate.contract.proof import nothing_proven as nothing_proven_by
+from l2gate.foundation.events import Event, JobBroke
+from l2gate.report.result import Result, assemble, cases_of, exit_code, question, schema, sentence
+from making import judged as event_of
+from making import reached, under, vcpu
+from making import tabled as tabled_case
+from recording import recorded
 
 TEST = "RefusedWhileL2IsActive.test_every_exception"
 FINISHED = {"tests": [{"name": f"t.py:{TEST}", "status": "PASS"}]}
@@ -20,40 +26,36 @@ def case(
     injected: bool = True,
     vector: int = 13,
 ) -> Event:
-    data = {"test": TEST, "vector": vector, "error_code": 0, "injected": injected, "repeat": 1,
-            "active_level": level, "expected_errno": expected, "seen_errno": expected,
-            "verdict": verdict, "reason": "r", "seconds": 0.1}  # fmt: skip
-    return Event("L0", "case", "c", data=data)
+    return event_of(
+        vcpu(test=TEST, verdict=verdict, level=level, errno=expected, injected=injected,
+             vector=vector, error_code=0)
+    )  # fmt: skip
 
 
 #: A refusal with both of its controls.
 PROOF = [case(), case(level="L1", expected=None), case(expected=None, injected=False)]
 
 
-def tabled(
-    verdict: str = "pass",
-    level: str = "L2",
-    errno: str | None = None,
-    sent: str = "vector=13",
-    deviations: tuple[str, ...] = (),
-) -> Event:
+def tabled(verdict: str = "pass", **said: Any) -> Event:
     """A case of a table."""
-    data = {"test": TEST, "table": "t", "vector": 13, "error_code": 0, "injected": True,
-            "repeat": 1, "active_level": level, "expected_errno": errno, "seen_errno": errno,
-            "sent": sent, "verdict": verdict, "reason": "r", "seconds": 0.002,
-            "deviations": list(deviations)}  # fmt: skip
-    return Event("L0", "case", "c", data=data)
+    return event_of(
+        tabled_case(**{"test": TEST, "verdict": verdict, "error_code": 0, "seconds": 0.002, **said})
+    )
 
 
-PAYLOAD = Event("L0", "fact", "contract", data={"subject": "contract", "name": "payload"})
+PAYLOAD = under("payload")
 
 
 def said(verdict: str) -> Event:
-    return Event("L0", "verdict", "v", data={"test": TEST, "verdict": verdict, "reason": "why"})
+    return reached(verdict, TEST)
 
 
 def broken(code: int) -> Event:
-    return Event("L0", "error", "e", data={"cause": "c", "hint": "m", "exit_code": code})
+    return JobBroke(level="controller", text="e", cause="c", hint="m", exit_code=code)
+
+
+def nothing_proven(events: list[Event]) -> bool:
+    return nothing_proven_by(question(events), cases_of(events))
 
 
 def judged(events: list[Event], avocado: dict[str, Any] | None = FINISHED) -> tuple[str, int]:
@@ -132,7 +134,7 @@ def test_a_failing_case_of_a_table_is_red() -> None:
 
 
 def test_known_deviations_are_told() -> None:
-    events = [PAYLOAD, tabled(deviations=("gd seen set",)), tabled(level="L1"), said("pass")]
+    events = [PAYLOAD, tabled(deviations=["gd seen set"]), tabled(level="L1"), said("pass")]
     result = assemble(events, FINISHED, {}, 1.0, "logs")
     assert result.reason == "2 cases, 1 proven while L2 was active, 1 with a known deviation"
 
@@ -149,3 +151,29 @@ def test_seconds_per_case_of_a_table() -> None:
 
 def test_the_sentence_is_found_in_avocado_s_name() -> None:
     assert sentence("1-/a/b.py:Class.test_x;run-0") == "Class.test_x"
+
+
+@pytest.mark.parametrize("name", ["patched-on-amd", "unpatched-on-amd"])
+def test_what_a_run_has_written_is_as_the_schema_says_and_is_read_as_it_was(name: str) -> None:
+    raw = recorded(name)
+    jsonschema.Draft202012Validator.check_schema(schema())
+    jsonschema.validate(raw, schema())
+    again = Result.from_json(raw).to_json()
+    jsonschema.validate(again, schema())
+    assert Result.from_json(again) == Result.from_json(raw)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("verdict", "green"), ("cases", [{"kind": "third"}]), ("tests", None)]
+)
+def test_what_is_no_result_is_none_for_schema_and_reader(key: str, value: Any) -> None:
+    raw = recorded("patched-on-amd") | {key: value}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(raw, schema())
+    with pytest.raises(ValueError, match=r"Invalid|Expected"):
+        Result.from_json(raw)
+
+
+def test_a_result_of_an_older_version_is_refused() -> None:
+    with pytest.raises(ValueError, match="schema_version 2"):
+        Result.from_json(recorded("patched-on-amd") | {"schema_version": 2})

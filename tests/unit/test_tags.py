@@ -10,7 +10,7 @@ import pytest
 from l2gate.contract.table import load
 from l2gate.foundation.settings import checkout
 from l2gate.plugins.known import KnownTest, known_tests
-from l2gate.plugins.systemtest import EITHER
+from l2gate.testing import EITHER
 
 ALL = ("quick", "needs-l1", "vmx", "svm", "refuse", "payload")
 #: Of the five reasons these are about VMX's own fields: their tables have no case on SVM.

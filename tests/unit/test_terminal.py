@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from l2gate.contract.case_result import VcpuCase
 from l2gate.report import provenance
 from l2gate.report.result import Result
 from l2gate.report.terminal import show
 from l2gate.report.words import afterwards, deviation, ranges
+from making import vcpu
 from recording import recorded, result_of
 from rich.console import Console
 
@@ -43,13 +45,16 @@ def test_l1_that_qemu_stops_by_design_is_not_told_as_dead(green: dict[str, Any])
     text = shown(result_of(green))
     assert "NOT ALIVE" not in text and "did not go on" not in text
     assert text.count("by design") == 1
-    assert "by design" in afterwards(stopped[0])
+    (case,) = [
+        c for c in result_of(green).cases if isinstance(c, VcpuCase) and c.qemu == "internal-error"
+    ]
+    assert "by design" in afterwards(case)
 
 
 def test_l1_that_qemu_stops_without_a_refusal_is_not_by_design(green: dict[str, Any]) -> None:
-    case = next(c for c in green["cases"] if c.get("qemu") == "internal-error")
-    assert afterwards({**case, "verdict": "fail"}) == "QEMU stopped L1 (internal-error)"
-    assert "design" not in afterwards({**case, "seen_errno": None})
+    case = vcpu(path="mce", qemu="internal-error", errno="EINVAL", verdict="fail")
+    assert afterwards(case) == "QEMU stopped L1 (internal-error)"
+    assert "design" not in afterwards(vcpu(path="mce", qemu="internal-error"))
 
 
 def test_vectors_that_went_alike_are_one_row_and_others_have_their_own(

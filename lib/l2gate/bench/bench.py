@@ -15,7 +15,7 @@ from l2gate.contract.contracts import Contract, decide
 from l2gate.foundation import debian
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite
-from l2gate.foundation.events import Event, Timeline
+from l2gate.foundation.events import Timeline
 from l2gate.foundation.settings import Settings
 from l2gate.guests.l1vm import L1Vm
 from l2gate.hosts import kinds
@@ -24,8 +24,16 @@ from l2gate.hosts.host import Host, HostContext
 from l2gate.hosts.lab.prerequisites import kernel_matches
 from l2gate.hosts.probe import probe
 from l2gate.images import build
+from l2gate.kernels.described import describe
 from l2gate.kernels.kernel import KernelUnderTest
-from l2gate.report import provenance
+from l2gate.records.descriptions import HostDescription, KernelDescription
+from l2gate.records.events import (
+    ContractDecided,
+    HostFound,
+    KernelComplained,
+    KernelFound,
+    L1QemuFound,
+)
 from l2gate.transport.connection import Connection
 from l2gate.transport.console import Console
 from l2gate.transport.multiplexer import Multiplexer
@@ -232,7 +240,7 @@ class Bench:
             return  # an L0 that is gone is reported by whoever needed it
         if said:
             text = f"the kernel under test complained during the job: {said}"
-            self.timeline.record(Event("L0", "complaint", text, data={"said": said}))
+            self.timeline.record(KernelComplained(level="L0", text=text, said=said))
 
     def _boot_host(self) -> None:
         with self.timeline.step("controller", "kernel and images", "prepare"):
@@ -249,8 +257,10 @@ class Bench:
             host.boot()
 
     def _kernel_fact(self, kernel: KernelUnderTest) -> None:
-        self._fact("kernel", spec=kernel.spec, release=kernel.release,
-                   description=kernel.description, **provenance.of_kernel(kernel))  # fmt: skip
+        self._told_kernel(describe(kernel))
+
+    def _told_kernel(self, kernel: KernelDescription) -> None:
+        self.timeline.record(KernelFound(level="L0", text=kernel.spec, kernel=kernel))
 
     def _begin(self, l1: bool) -> None:
         """Judge the kernel that is there, and make what a test needs to reach the bench."""
@@ -307,7 +317,8 @@ class Bench:
             folder, logs = self._l1_places()
             self._vm = L1Vm(host, folder, logs)
             endpoint = self._vm.boot()
-            self._fact("l1-qemu", version=self._vm.version)
+            version = self._vm.version
+            self.timeline.record(L1QemuFound(level="L0", text=version, version=version))
             self._l1 = Returning("L1", lambda: self._equip_l1(host, endpoint, helper))
             return self._l1
 
@@ -335,17 +346,24 @@ class Bench:
         contract = decide(
             self.settings.expect, int(found["caps"].get("KVM_CAP_EXCEPTION_PAYLOAD", 0))
         )
-        self._fact("contract", **contract.to_json())
+        self.timeline.record(ContractDecided(level="L0", text=contract.name, contract=contract))
         return contract
 
     def _describe(self, host: Host, found: dict[str, Any], nested: str) -> None:
-        self._fact("host", spec=host.spec, emulator=host.emulator, nested=nested,
-                   virtualization="VMX" if found["flags"]["vmx"] else "SVM",
-                   **{key: found.get(key) for key in _TOLD_OF_L0})  # fmt: skip
+        described = HostDescription(
+            spec=host.spec,
+            emulator=host.emulator,
+            nested=nested,
+            virtualization="VMX" if found["flags"]["vmx"] else "SVM",
+            **{key: found[key] for key in _TOLD_OF_L0 if found.get(key) is not None},
+        )
+        self.timeline.record(HostFound(level="L0", text=host.spec, host=described))
         if not self.kind.emulated:
-            self._fact("kernel", spec="running", release=found["release"],
-                       description=found["version"],
-                       )  # fmt: skip
+            self._told_kernel(
+                KernelDescription(
+                    spec="running", release=found["release"], description=found["version"]
+                )
+            )
 
     def _equip_l1(self, host: Host, endpoint: Endpoint, helper: Path) -> SshConnection:
         deadline = host.budget.deadline("L1 lets SSH in and takes the helper", 20)
@@ -359,9 +377,6 @@ class Bench:
                 "see L1's console",
             )
         return l1
-
-    def _fact(self, subject: str, /, **data: Any) -> None:
-        self.timeline.record(Event("L0", "fact", subject, data={"subject": subject, **data}))
 
 
 def consoles(facts: BenchFacts) -> list[Console]:

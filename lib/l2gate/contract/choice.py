@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Which cases are asked: all, or those with certain words (`--case`), and their controls.
+"""Which cases are asked: all, or those with certain words (`--case`), and their controls. What a
+control is stands here, once (`is_control`).
 
 A case's words are those of its table (l2gate/contract/table.py), and `contract`, `table`, `line`
 and `case` (its name) of the row that it is from. One on QEMU's own vCPU has `path`, `vector`,
@@ -10,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from l2gate.contract.paths import NAMES
-from l2gate.contract.table import WORDS, Case, all_tables
+from l2gate.contract.case_result import CaseResult, TableCase
+from l2gate.contract.table import SENT, WORDS, Case, all_tables
 from l2gate.foundation.errors import UsageError
-from l2gate.foundation.settings import nearest
+from l2gate.foundation.settings import BY_NAME, nearest
 
 Words = Mapping[str, str]
 
@@ -58,12 +58,17 @@ class Choice:
         if self.takes(case) or not self.words:
             return True
         if _value(case, "active") == "L1":
-            differs: tuple[str, ...] = ("active", "repeat")
+            like: tuple[str, ...] = _EXCEPTION
+            free: tuple[str, ...] = ("active", "repeat")
         elif _nothing_is_asked(case):
-            differs = ("injected", "code", "repeat")
+            like, free = _PLACE, ("repeat",)
         else:
             return False
-        rest = {word: value for word, value in self.words.items() if word not in differs}
+        rest = {
+            word: value
+            for word, value in self.words.items()
+            if word not in free and (word in like or word not in SENT)
+        }
         return Choice(self.text, rest).takes(case)
 
 
@@ -104,7 +109,7 @@ def refuse_impossible(choice: Choice) -> None:
             )
 
 
-#: What cases on QEMU's own vCPU have (injection/session.py and its tests), and their values.
+#: What cases on QEMU's own vCPU have (injection/paths and its tests), and their values.
 _ON_QEMU = {"path", "vector", "code", "injected", "repeat", "active"}
 #: The order in which words narrow the cases down, so that a hint names what is possible.
 _ORDER = {"table": 0, "line": 1, "case": 2, "contract": 3}
@@ -118,7 +123,7 @@ def _fits_qemu(words: Words) -> bool:
         and _is_number(words.get("vector", "0"), 32)
         and _is_number(words.get("repeat", "1"), 10**6)
         and (words.get("code", "none") == "none" or _is_number(words["code"], 2**32))
-        and words.get("path", "vcpu-events") in NAMES
+        and words.get("path", "vcpu-events") in BY_NAME["path"].choices
     )
 
 
@@ -129,17 +134,48 @@ def _is_number(text: str, below: int) -> bool:
         return False
 
 
+#: What a control has in common with the case that it is of: the exception, where it is the same
+#: sent while L1 is active; the path and the vector, where it is injected=0 while L2 is active.
+_EXCEPTION = ("path", "vector", "code", "injected", "payload")
+_PLACE = ("path", "vector")
+
+
 def is_control(one: Words, of: Words) -> bool:
     """Whether without ``one`` the other would say nothing of L2: the same sent while L1 is active,
     or, where it is refused, the same struct with injected=0."""
     if one.get("table") != of.get("table"):
         return False
-    same = ["path", "vector"]
     if _value(one, "active") == "L1":
-        same += ["code", "injected", "payload"]
-    elif not (_value(of, "injected") == "1" and _nothing_is_asked(one)):
-        return False
-    return all(_same(_value(one, word), _value(of, word)) for word in same)
+        return exception_of(one) == exception_of(of)
+    asks = _value(of, "injected") == "1"
+    return asks and _nothing_is_asked(one) and place_of(one) == place_of(of)
+
+
+def exception_of(case: Words) -> tuple[str, ...]:
+    """The exception that userspace injects, and the path."""
+    return _plain(case, _EXCEPTION)
+
+
+def place_of(case: Words) -> tuple[str, ...]:
+    """The path and the vector."""
+    return _plain(case, _PLACE)
+
+
+def sent_of(case: Words) -> tuple[str, ...]:
+    """All that userspace hands to KVM, whoever is active and whatever L1 intercepts."""
+    return _plain(case, SENT)
+
+
+def _plain(case: Words, words: Sequence[str]) -> tuple[str, ...]:
+    """The values of those words, numbers in one way of writing."""
+    return tuple(_number(_value(case, word)) for word in words)
+
+
+def _number(text: str) -> str:
+    try:
+        return str(int(text, 0))
+    except ValueError:
+        return text
 
 
 def words_of_row(case: Case) -> dict[str, str]:
@@ -148,19 +184,27 @@ def words_of_row(case: Case) -> dict[str, str]:
     return {**row, "case": case.name, **case.words}
 
 
-def words_of(case: Mapping[str, Any]) -> dict[str, str]:
-    """The words of a case of a result (l2gate/report/result.py)."""
-    if "table" in case:
-        asked = dict(part.partition("=")[::2] for part in str(case["asked"]).split())
-        return {"table": case["table"], "line": str(case["line"]), "case": case["case"], **asked}
-    code = case["error_code"]
+def words_of(case: CaseResult) -> dict[str, str]:
+    """The words of a case of a result."""
+    if isinstance(case, TableCase):
+        asked = dict(part.partition("=")[::2] for part in case.asked.split())
+        return {"table": case.table, "line": str(case.line), "case": case.case, **asked}
+    return words_on_qemu(
+        case.path, case.vector, case.error_code, case.injected, case.repeat, case.active_level
+    )
+
+
+def words_on_qemu(
+    path: str, vector: int, error_code: int | None, injected: bool, repeat: int, active: str
+) -> dict[str, str]:
+    """The words of a case on QEMU's vCPU."""
     return {
-        "path": str(case.get("path", "vcpu-events")),
-        "vector": str(case["vector"]),
-        "code": "none" if code is None else f"{code:#x}",
-        "injected": str(int(case["injected"])),
-        "repeat": str(case["repeat"]),
-        "active": case["active_level"],
+        "path": path,
+        "vector": str(vector),
+        "code": "none" if error_code is None else f"{error_code:#x}",
+        "injected": str(int(injected)),
+        "repeat": str(repeat),
+        "active": active,
     }
 
 
@@ -187,7 +231,6 @@ def _nothing_is_asked(case: Words) -> bool:
         _value(case, "contract") == "refuse"
         and _value(case, "injected") == "0"
         and _value(case, "pending") == "0"
-        and _value(case, "path") in ("vcpu-events", "sync-regs")
     )
 
 
@@ -196,7 +239,4 @@ def _value(case: Words, word: str) -> str:
 
 
 def _same(one: str, other: str) -> bool:
-    try:
-        return int(one, 0) == int(other, 0)
-    except ValueError:
-        return one == other
+    return _number(one) == _number(other)

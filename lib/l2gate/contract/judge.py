@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""The oracle: what an injection must have done under the refuse contract, and what it did.
+"""What a verdict is, and how a test's cases add up to one.
 
-Source of the rule: commit 28d06353, arch/x86/kvm/x86.c, kvm_vcpu_ioctl_x86_set_vcpu_events.
+Who says what of a case: vcpu_judge.py of one on QEMU's vCPU, qemu_judge.py of one that QEMU itself
+injects, table_judge.py of a row of a table. proof.py says what a job's green cases prove.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from l2gate.injection import vectors
-from l2gate.injection.request import ExceptionRequest, InjectionOutcome
+from l2gate.foundation.errors import L2gateError, NotProven
+
+#: Stands between a test's failing cases and what broke it off after them.
+THEN = "; then: "
 
 
 class Verdict(StrEnum):
@@ -32,76 +36,28 @@ class Judgement:
 
 
 @dataclass(frozen=True)
-class Liveness:
-    """L1 and L2 after the vCPU ran again; ``hits`` are exceptions that L2 saw and nobody sent."""
+class Ruling:
+    """What is said of one case. ``known``: deviations that are known, of KVM or of the kernel's
+    era. ``finding``: what is neither known nor promised by the kernel's era; empty if nothing."""
 
-    l1: bool
-    l2: bool
-    heartbeat: tuple[int, int]
-    hits: tuple[dict[str, object], ...] = ()
-    why: str = ""
-
-
-def expected_errno(request: ExceptionRequest, level: str) -> str | None:
-    """What KVM must answer while ``level`` (L1 or L2) runs on the vCPU; None is acceptance."""
-    if not request.injected:
-        return None
-    if request.vector in vectors.NEVER_EXCEPTIONS or request.vector > 31:
-        return "EINVAL"
-    return "EINVAL" if level == "L2" else None
+    judgement: Judgement
+    known: tuple[str, ...] = ()
+    finding: str = ""
 
 
-def judge(
-    outcome: InjectionOutcome, level: str, unproven: str | None, liveness: Liveness
-) -> Judgement:
-    """The judgement of one case.
-
-    ``unproven`` says why it is not certain that ``level`` was active, or is None. A refusal
-    without that proof is inconclusive, never a pass.
-    """
-    wanted = expected_errno(outcome.request, level)
-    if unproven:
-        return Judgement(Verdict.INCONCLUSIVE, f"{level} was not shown to be active: {unproven}")
-    for complaint in (_errno(outcome, wanted), _steadiness(outcome), _state(outcome, wanted)):
-        if complaint:
-            return Judgement(Verdict.FAIL, complaint)
-    if complaint := _life(liveness):
-        return Judgement(Verdict.FAIL, complaint)
-    return Judgement(Verdict.PASS, f"{_said(wanted)}, as it must while {level} is active")
+def of_test(judgements: Sequence[tuple[str, Judgement]]) -> Judgement:
+    """The worst of a test's (case, judgement) pairs, naming the first cases that share it."""
+    if not judgements:
+        return Judgement(Verdict.INCONCLUSIVE, "no case was judged")
+    for worst in (Verdict.FAIL, Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE):
+        found = [(name, j.reason) for name, j in judgements if j.verdict is worst]
+        if found:
+            first = "; ".join(f"{name}: {reason}" for name, reason in found[:3])
+            return Judgement(worst, f"{len(found)} of {len(judgements)} cases: {first}")
+    return Judgement(Verdict.PASS, f"{len(judgements)} cases as the contract wants them")
 
 
-def _said(errno: str | None) -> str:
-    return "accepted" if errno is None else f"refused with {errno}"
-
-
-def _errno(outcome: InjectionOutcome, wanted: str | None) -> str | None:
-    if outcome.errno == wanted:
-        return None
-    return f"errno seen {outcome.errno or 'none (accepted)'}, errno wanted {wanted or 'none'}"
-
-
-def _steadiness(outcome: InjectionOutcome) -> str | None:
-    if outcome.steady:
-        return None
-    seen = ", ".join(f"{count} times {_said(errno)}" for errno, count in outcome.outcomes)
-    return (
-        f"not the same each time: {seen}; the first that differs is try "
-        f"{(outcome.first_different or 0) + 1} of {outcome.repeat}"
-    )
-
-
-def _state(outcome: InjectionOutcome, wanted: str | None) -> str | None:
-    if wanted is None or not outcome.changed:
-        return None
-    return f"refused, yet it changed {', '.join(outcome.changed)}"
-
-
-def _life(liveness: Liveness) -> str | None:
-    if not liveness.l1:
-        return f"L1 does not go on afterwards: {liveness.why}"
-    if not liveness.l2:
-        return f"L2 does not go on afterwards: {liveness.why}"
-    if liveness.hits:
-        hits = ", ".join(f"vector {hit['vector']} {hit['count']} times" for hit in liveness.hits)
-        return f"L2 was hit although nothing was injected: {hits}"
-    return None
+def broken_off(error: L2gateError) -> Judgement:
+    """What an error means for the test that met it."""
+    verdict = Verdict.INCONCLUSIVE if isinstance(error, NotProven) else Verdict.INFRA_ERROR
+    return Judgement(verdict, str(error))

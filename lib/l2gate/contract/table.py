@@ -113,6 +113,10 @@ class Expected:
     right: str
     known: str | None = None
 
+    def __str__(self) -> str:
+        """As the table has it."""
+        return self.right if self.known is None else f"{self.right}~{self.known}"
+
 
 @dataclass(frozen=True)
 class Platform:

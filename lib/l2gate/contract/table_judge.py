@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from l2gate.contract import eras
-from l2gate.contract.judge import Judgement, Verdict
+from l2gate.contract.case_result import Afterwards, TableCase, TableProof
+from l2gate.contract.judge import Judgement, Ruling, Verdict
+from l2gate.contract.paths import HELPER, InjectionPath
 from l2gate.contract.table import NUMBERS, Case
 
 #: What is there before an injection (lib/helper/own.h).
@@ -107,14 +109,59 @@ class Seen:
         return str(self.exit["qualification" if self.format == "vmx" else "info_2"])
 
 
-@dataclass(frozen=True)
-class Ruling:
-    """What is said of one case. ``known``: deviations that are known, of KVM or of the kernel's
-    era. ``finding``: what is neither known nor promised by the kernel's era; empty if nothing."""
+def table_case(
+    test: str, path: InjectionPath, case: Case, seen: Seen | str, steps: eras.Has, seconds: float
+) -> TableCase:
+    """The whole record of one case of ``test``, its verdict too. ``seen`` is why there is no answer
+    if the case could not be conducted: KVM would not do what comes before the injection, or the
+    helper has lost its way."""
+    if isinstance(seen, str):
+        why = f"it could not be conducted: {seen}"
+        ruling = Ruling(Judgement(Verdict.INCONCLUSIVE, why))
+    else:
+        ruling = judge_case(case, seen, steps)
+    answer = None if isinstance(seen, str) else seen
+    errno = case.expected.get("errno")
+    return TableCase(
+        test=test,
+        table=case.table,
+        line=case.line,
+        case=case.name,
+        path=case.path,
+        covered=path.covered_on(HELPER),
+        own_struct=path.own_struct,
+        vector=case.vector,
+        error_code=case.code,
+        injected=case.words.get("injected", "0") == "1",
+        active_level=case.active,
+        asked=case.request,
+        sent=case.sent,
+        expected={column: str(cell) for column, cell in case.expected.items()},
+        expected_errno=errno.right if errno and errno.right != "none" else None,
+        seen_errno=answer.errno if answer else None,
+        who=answer.who if answer else "not-run",
+        verdict=ruling.judgement.verdict,
+        reason=ruling.judgement.reason,
+        deviations=list(ruling.known),
+        finding=ruling.finding,
+        seconds=round(seconds, 6),
+        proof=_proof(answer) if answer else None,
+    )
 
-    judgement: Judgement
-    known: tuple[str, ...] = ()
-    finding: str = ""
+
+def _proof(seen: Seen) -> TableProof:
+    return TableProof(
+        guest_mode=seen.guest_mode,
+        how=seen.how,
+        cr3=seen.raw["cr3"],
+        rip=seen.raw["rip"],
+        unchanged=not seen.changed,
+        changed=seen.changed,
+        returned=seen.raw["returned"],
+        earlier=seen.earlier or None,
+        exit=seen.exit or None,
+        liveness=Afterwards(l1=seen.back, l2=seen.back, hits=seen.hits),
+    )
 
 
 def judge_case(case: Case, seen: Seen, steps: eras.Has) -> Ruling:

@@ -7,43 +7,78 @@ appends whole lines with a single write and readers follow the file.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
+
+import msgspec
+from msgspec import Struct
 
 #: The variable that tells a test's process where the job's timeline is.
 TIMELINE_VARIABLE = "L2GATE_TIMELINE"
 
 
-@dataclass(frozen=True)
-class Event:
-    """One step.
+class Event(Struct, frozen=True, kw_only=True, tag_field="kind"):
+    """One thing that happened: a class for each kind, here and in l2gate/records/events.py.
 
-    ``level`` is controller, L0, L1 or L2; ``kind`` is what a reader dispatches on (``begin``,
-    ``end``, ``note``, ``case``, ``verdict``); ``seconds`` is the duration of a finished step.
+    ``level`` is controller, L0, L1 or L2, ``text`` what a person reads, ``at`` seconds since 1970.
     """
 
     level: str
-    kind: str
     text: str
-    seconds: float | None = None
-    data: dict[str, Any] = field(default_factory=dict)
-    at: float = field(default_factory=time.time)
+    at: float = msgspec.field(default_factory=time.time)
 
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), separators=(",", ":"))
 
-    @classmethod
-    def from_json(cls, line: str) -> Event:
-        return cls(**json.loads(line))
+class StepBegan(Event, frozen=True, kw_only=True, tag="begin"):
+    """A step has begun; ``phase`` names it in the report's seconds (empty: it has none)."""
+
+    phase: str = ""
+
+
+class StepEnded(Event, frozen=True, kw_only=True, tag="end"):
+    """It has ended after so many ``seconds``, ``failed`` or not."""
+
+    seconds: float
+    phase: str = ""
+    failed: bool = False
+
+
+class Note(Event, frozen=True, kw_only=True, tag="note"):
+    """Something that a reader of the timeline should know; ``shown`` on the screen, too."""
+
+    shown: bool = False
+
+
+class JobBroke(Event, frozen=True, kw_only=True, tag="error"):
+    """What broke the job, and the exit code that it means (l2gate/foundation/errors.py)."""
+
+    cause: str
+    hint: str
+    exit_code: int
 
 
 Subscriber = Callable[[Event], None]
+
+
+def kinds() -> tuple[type[Event], ...]:
+    """Every class of event that has been imported."""
+    return tuple(Event.__subclasses__())
+
+
+@cache
+def _decoder(known: tuple[type[Event], ...]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(Union[known])  # noqa: UP007
+
+
+def _decode(line: bytes) -> Event:
+    """Raises msgspec.ValidationError for a line that is no event."""
+    event = _decoder(kinds()).decode(line)
+    assert isinstance(event, Event)
+    return event
 
 
 class Timeline:
@@ -59,13 +94,13 @@ class Timeline:
         for subscriber in self._subscribers:
             subscriber(event)
 
-    def note(self, level: str, text: str, **data: Any) -> None:
-        self.record(Event(level, "note", text, data=data))
+    def note(self, level: str, text: str, *, shown: bool = False) -> None:
+        self.record(Note(level=level, text=text, shown=shown))
 
     @contextmanager
     def step(self, level: str, text: str, phase: str = "") -> Iterator[None]:
         """A step with a beginning and an end; ``phase`` names it in the report's seconds."""
-        self.record(Event(level, "begin", text, data={"phase": phase}))
+        self.record(StepBegan(level=level, text=text, phase=phase))
         start = time.monotonic()
         failed = True
         try:
@@ -73,7 +108,7 @@ class Timeline:
             failed = False
         finally:
             took = time.monotonic() - start
-            self.record(Event(level, "end", text, took, {"phase": phase, "failed": failed}))
+            self.record(StepEnded(level=level, text=text, seconds=took, phase=phase, failed=failed))
 
 
 class FileSink:
@@ -85,7 +120,7 @@ class FileSink:
     def __call__(self, event: Event) -> None:
         descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
-            os.write(descriptor, (event.to_json() + "\n").encode())
+            os.write(descriptor, msgspec.json.encode(event) + b"\n")
         finally:
             os.close(descriptor)
 
@@ -94,8 +129,8 @@ def read_timeline(path: Path) -> list[Event]:
     """All events in a timeline file so far; an unfinished last line is left for later."""
     if not path.exists():
         return []
-    whole, _, _ = path.read_text().rpartition("\n")
-    return [Event.from_json(line) for line in whole.splitlines()]
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return [_decode(line) for line in whole.splitlines()]
 
 
 class Follower:
@@ -112,7 +147,7 @@ class Follower:
             handle.seek(self._at)
             whole, newline, _ = handle.read().rpartition(b"\n")
         self._at += len(whole) + len(newline)
-        return [Event.from_json(line.decode()) for line in whole.splitlines()]
+        return [_decode(line) for line in whole.splitlines()]
 
 
 def timeline_from_environment() -> Timeline:

@@ -84,6 +84,14 @@ GROUPS = {
     "job": "the job",
 }
 
+
+def path_names() -> list[str]:
+    """The ways of injecting: each is a file of l2gate/injection/paths, by its name."""
+    folder = Path(__file__).parents[1] / "injection/paths"
+    files = sorted(folder.glob("[!_]*.py"))
+    return [file.stem.replace("_", "-") for file in files]
+
+
 OPTIONS = (
     Option(
         "host",
@@ -119,7 +127,7 @@ OPTIONS = (
         "path",
         "all",
         "way by which userspace injects: only cases by that one are run and judged",
-        ("all", "vcpu-events", "sync-regs", "guest-debug", "mce", "gdbstub", "nmi"),
+        ("all", *path_names()),
         group="question",
     ),
     Option(

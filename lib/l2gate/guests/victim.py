@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from l2gate.foundation.deadline import Budget, Deadline
 from l2gate.foundation.errors import DeadlineExpired
@@ -32,15 +31,6 @@ def _last(answer: dict[str, Any]) -> Delivered | None:
 
 class Victim:
     """The helper's spinning process (lib/helper/victim.c), known by R15 and RIP."""
-
-    #: Which signal Linux makes of an exception in user mode (arch/x86/kernel/traps.c).
-    SIGNALS: ClassVar[dict[int, str]] = {
-        0: signal.SIGFPE.name,
-        1: signal.SIGTRAP.name,
-        3: signal.SIGTRAP.name,
-        6: signal.SIGILL.name,
-        13: signal.SIGSEGV.name,
-    }
 
     def __init__(self, connection: Connection, helper: str, budget: Budget) -> None:
         self._budget = budget

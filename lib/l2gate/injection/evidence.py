@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import ClassVar
 
 from l2gate.bench.bench import BenchFacts, consoles
+from l2gate.contract.case_result import CaseResult
 from l2gate.contract.choice import Choice, parse
-from l2gate.contract.judge import Judgement, Verdict
+from l2gate.contract.judge import Judgement, of_test
 from l2gate.foundation.deadline import Budget
 from l2gate.foundation.errors import NotHere
 from l2gate.foundation.events import Timeline
+from l2gate.records.events import CaseJudged
 
 
 def none_chosen(who_has: str, choice: Choice) -> NotHere:
@@ -26,8 +29,7 @@ class Evidence:
 
     #: Whether it can do nothing on a bench that has a host and no L1.
     needs_l1: ClassVar[bool] = True
-    #: The way of injecting that a test on it is about, unless the test names another; empty: its
-    #: cases have each their own.
+    #: The way of injecting that a test on it is about; empty: its cases have each their own.
     path: ClassVar[str] = ""
 
     def __init__(self, facts: BenchFacts, test: str, timeline: Timeline) -> None:
@@ -43,6 +45,16 @@ class Evidence:
             self._stack.close()
             raise
 
+    @property
+    def refuse_contract(self) -> bool:
+        """Whether the kernel must refuse; else it must keep the payload contract."""
+        return self.facts.contract.name == "refuse"
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        """What comes before and after the body of a test on it."""
+        yield
+
     def _connect(self) -> None:
         """Open what the test needs; what goes onto the stack is closed with it."""
         raise NotImplementedError
@@ -56,6 +68,13 @@ class Evidence:
         self._stack.close()
         self._connect()
 
+    def record(self, name: str, case: CaseResult) -> Judgement:
+        """Keep a case as evidence; ``name`` is what its test calls it."""
+        judgement = Judgement(case.verdict, case.reason)
+        self.judgements.append((name, judgement))
+        self.timeline.record(CaseJudged(level="L0", text=f"{name}: {case.reason}", case=case))
+        return judgement
+
     def check_consoles(self) -> None:
         """Raises GuestCrash if L0 or L1 has panicked."""
         for console in consoles(self.facts):
@@ -68,11 +87,4 @@ class Evidence:
         """
         if not self.judgements and self.choice.words:
             raise none_chosen(f"{self.test} has", self.choice)
-        if not self.judgements:
-            return Judgement(Verdict.INCONCLUSIVE, "no case was judged")
-        for worst in (Verdict.FAIL, Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE):
-            found = [(name, j.reason) for name, j in self.judgements if j.verdict is worst]
-            if found:
-                first = "; ".join(f"{name}: {reason}" for name, reason in found[:3])
-                return Judgement(worst, f"{len(found)} of {len(self.judgements)} cases: {first}")
-        return Judgement(Verdict.PASS, f"{len(self.judgements)} cases as the contract wants them")
+        return of_test(self.judgements)

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+from l2gate.contract.outcome import ExceptionRequest, InjectionOutcome, VcpuState
 from l2gate.foundation.deadline import Budget
-from l2gate.injection.request import ExceptionRequest, InjectionOutcome, VcpuState
 from l2gate.transport.connection import Connection, Remote
 
 _ANSWER_SECONDS = 15
@@ -35,12 +35,12 @@ class Injector:
     def state(self) -> VcpuState:
         """Nested state, registers and events. Raises HelperError."""
         deadline = self._budget.deadline("the vCPU's state", _ANSWER_SECONDS)
-        return VcpuState(self._remote.ask("state", deadline))
+        return VcpuState.from_answer(self._remote.ask("state", deadline))
 
     def requeue(self) -> VcpuState:
         """Give an interrupt that is on its way back to the local APIC. Raises HelperError."""
         deadline = self._budget.deadline("the local APIC takes an interrupt back", _ANSWER_SECONDS)
-        return VcpuState(self._remote.ask("requeue", deadline))
+        return VcpuState.from_answer(self._remote.ask("requeue", deadline))
 
     def set_events(
         self, request: ExceptionRequest, *, repeat: int = 1, undo: bool = True

@@ -9,18 +9,18 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from l2gate.contract import eras
+from l2gate.contract import eras, vectors
 from l2gate.contract.choice import words_of_row
-from l2gate.contract.judge import Judgement, Verdict
 from l2gate.contract.paths import ALL
 from l2gate.contract.table import Case, Platform, Table, load
-from l2gate.contract.table_judge import Seen, judge_case
+from l2gate.contract.table_judge import Seen, table_case
+from l2gate.contract.vectors import NMI, label
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, NotHere
-from l2gate.foundation.events import Event
-from l2gate.injection import vectors
 from l2gate.injection.evidence import Evidence, none_chosen
-from l2gate.injection.vectors import NMI, label
+from l2gate.injection.paths import find
+from l2gate.records.descriptions import Unasked
+from l2gate.records.events import CasesUnasked
 from l2gate.transport.connection import Remote
 from l2gate.transport.multiplexer import SharedConnection
 
@@ -39,8 +39,9 @@ class StandaloneVm(Evidence):
     def _connect(self) -> None:
         self._l0 = SharedConnection(self.facts.multiplexer, "L0")
 
-    def conduct(self, name: str) -> None:
-        """Ask every case of that table under this kernel's contract, judge it, keep the evidence.
+    def must_keep(self, name: str) -> None:
+        """Every case of that table (lib/l2gate/contract/cases) must come out as its row says: all
+        of this kernel's contract are asked, judged, and kept as evidence.
 
         Raises CaseTableError for a table that cannot be read, NotHere if none of its cases is about
         this host, kernel or path, HelperError if the helper breaks off.
@@ -60,7 +61,7 @@ class StandaloneVm(Evidence):
             if isinstance(answer, str) and _restored_too_early(case, platform):
                 self._unasked(case.table, 1, f"a KVM that restores L2 as 5.8 does: {answer}")
             elif isinstance(answer, str):
-                self._not_conducted(case, answer, each)
+                self._conclude(case, answer, platform, each)
             else:
                 self._conclude(case, Seen(answer, platform.format), platform, each)
 
@@ -106,30 +107,14 @@ class StandaloneVm(Evidence):
             self._unasked(cases[0].table, count, lack)
 
     def _unasked(self, table: str, count: int, lack: str) -> None:
-        data = {"test": self.test, "table": table, "lacks": lack, "cases": count}
+        told = Unasked(test=self.test, table=table, lacks=lack, cases=count)
         text = f"{table}: {count} cases are not asked, they need {lack}"
-        self.timeline.record(Event("L0", "unasked", text, data=data))
+        self.timeline.record(CasesUnasked(level="L0", text=text, unasked=told))
 
-    def _conclude(self, case: Case, seen: Seen, platform: Platform, seconds: float) -> None:
-        ruling = judge_case(case, seen, platform.steps)
-        told: dict[str, Any] = {"seen_errno": seen.errno, "who": seen.who, "proof": _proof(seen)}
-        told |= {"deviations": list(ruling.known), "finding": ruling.finding}
-        self._record(case, ruling.judgement, seconds, told)
-
-    def _not_conducted(self, case: Case, why: str, seconds: float) -> None:
-        """KVM would not do what comes before the injection, or the helper has lost its way."""
-        judgement = Judgement(Verdict.INCONCLUSIVE, f"it could not be conducted: {why}")
-        told: dict[str, Any] = {"seen_errno": None, "who": "not-run", "proof": {}}
-        self._record(case, judgement, seconds, told | {"deviations": [], "finding": ""})
-
-    def _record(
-        self, case: Case, judgement: Judgement, seconds: float, told: dict[str, Any]
-    ) -> None:
+    def _conclude(self, case: Case, seen: Seen | str, platform: Platform, seconds: float) -> None:
         name = f"{case.table}:{case.line} {case.name} {label(case.vector, case.code)}"
-        self.judgements.append((name, judgement))
-        data = _data(case, judgement) | told
-        data |= {"test": self.test, "seconds": round(seconds, 6)}
-        self.timeline.record(Event("L0", "case", f"{name}: {judgement.reason}", data=data))
+        path = find(case.path)
+        self.record(name, table_case(self.test, path, case, seen, platform.steps, seconds))
 
 
 def _restored_too_early(case: Case, platform: Platform) -> bool:
@@ -207,42 +192,3 @@ def _answer(remote: Remote, deadline: Deadline) -> dict[str, Any] | str:
             answer = told
         else:
             why = f"{told['what']} ({told['name']})"
-
-
-def _data(case: Case, judgement: Judgement) -> dict[str, Any]:
-    expected = case.expected.get("errno")
-    return {
-        "table": case.table,
-        "line": case.line,
-        "case": case.name,
-        "path": case.path,
-        "vector": case.vector,
-        "error_code": case.code,
-        "injected": case.words.get("injected", "0") == "1",
-        "repeat": 1,
-        "active_level": case.active,
-        "asked": case.request,
-        "sent": case.sent,
-        "expected": {
-            key: value.right if value.known is None else f"{value.right}~{value.known}"
-            for key, value in case.expected.items()
-        },
-        "expected_errno": expected.right if expected and expected.right != "none" else None,
-        "verdict": judgement.verdict.value,
-        "reason": judgement.reason,
-    }
-
-
-def _proof(seen: Seen) -> dict[str, Any]:
-    return {
-        "guest_mode": seen.guest_mode,
-        "how": seen.how,
-        "cr3": seen.raw["cr3"],
-        "rip": seen.raw["rip"],
-        "unchanged": not seen.changed,
-        "changed": seen.changed,
-        "returned": seen.raw["returned"],
-        "earlier": seen.earlier or None,
-        "exit": seen.exit or None,
-        "liveness": {"l1": seen.back, "l2": seen.back, "hits": seen.hits},
-    }

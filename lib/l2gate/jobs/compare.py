@@ -11,16 +11,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from l2gate.contract.case_result import TableCase
+from l2gate.contract.vectors import label
 from l2gate.foundation import settings as options
 from l2gate.foundation.errors import BenchError
 from l2gate.foundation.process import start_logged
 from l2gate.foundation.scratch import Scratch
 from l2gate.hosts import kinds
-from l2gate.injection.vectors import label
+from l2gate.report.result import Result
 
 #: What is known to differ, as (what, vector): why.
 EXPLAINED = {
@@ -61,7 +62,7 @@ class Comparison:
         return f"differ, as known: {known}" if known else "FINDING: they differ"
 
 
-def rows(results: Sequence[dict[str, Any]]) -> list[Comparison]:
+def rows(results: Sequence[Result]) -> list[Comparison]:
     """The cases of all results, matched with each other."""
     tables = [_outcomes(result) for result in results]
     keys = list(dict.fromkeys(key for table in tables for key in table))
@@ -70,22 +71,22 @@ def rows(results: Sequence[dict[str, Any]]) -> list[Comparison]:
     return [Comparison(*key, tuple(table.get(key, NOT_RUN) for table in tables)) for key in keys]
 
 
-def _outcomes(result: dict[str, Any]) -> dict[tuple[str, int, str], str]:
+def _outcomes(result: Result) -> dict[tuple[str, int, str], str]:
     found: dict[tuple[str, int, str], str] = {}
-    for case in result["cases"]:
-        if "table" in case:
-            what = f"{case['table']}:{case['line']} {case['asked']}"
-            found["table", case["vector"], what] = case["seen_errno"] or case["who"]
+    for case in result.cases:
+        if isinstance(case, TableCase):
+            what = f"{case.table}:{case.line} {case.asked}"
+            found["table", case.vector, what] = case.seen_errno or case.who
             continue
-        asked = "" if case["injected"] else " injected=0"
-        times = f" {case['repeat']} times" if case["repeat"] > 1 else ""
-        name = f"{case['active_level']} active: {label(case['vector'], case['error_code'])}"
-        changed = "" if case["proof"]["unchanged"] or not case["seen_errno"] else ", CHANGED"
-        outcome = (case["seen_errno"] or "accepted") + changed
-        found["injection", case["vector"], f"{name}{asked}{times}"] = outcome
-    for one in result["deliveries"]:
-        name = f"L1 active: {label(one['vector'], None)} reaches a process"
-        found["delivery", one["vector"], name] = one["seen"] or "nothing"
+        asked = "" if case.injected else " injected=0"
+        times = f" {case.repeat} times" if case.repeat > 1 else ""
+        name = f"{case.active_level} active: {label(case.vector, case.error_code)}"
+        changed = "" if case.proof.unchanged or not case.seen_errno else ", CHANGED"
+        outcome = (case.seen_errno or "accepted") + changed
+        found["injection", case.vector, f"{name}{asked}{times}"] = outcome
+    for one in result.deliveries:
+        name = f"L1 active: {label(one.vector, None)} reaches a process"
+        found["delivery", one.vector, name] = one.seen or "nothing"
     return found
 
 
@@ -105,7 +106,7 @@ def compare(settings: options.Settings, console: Console) -> int:
         )
     findings = [row for row in table if row.judgement.startswith("FINDING")]
     agreed = ", ".join(f"{count} {outcome}" for outcome, count in same.items())
-    verdicts = ", ".join(f"{n}: {r['verdict']}" for n, r in zip(names, results, strict=True))
+    verdicts = ", ".join(f"{n}: {r.verdict}" for n, r in zip(names, results, strict=True))
     console.print(
         f"\n{len(table)} cases: {sum(same.values())} agree ({agreed}), "
         f"{len(table) - sum(same.values()) - len(findings)} differ as known, "
@@ -116,9 +117,7 @@ def compare(settings: options.Settings, console: Console) -> int:
     return 1 if findings else 0
 
 
-def _run_all(
-    names: Sequence[str], settings: options.Settings, folder: Path
-) -> list[dict[str, Any]]:
+def _run_all(names: Sequence[str], settings: options.Settings, folder: Path) -> list[Result]:
     processes = [_start(name, settings, folder) for name in names]
     try:
         for process in processes:
@@ -139,10 +138,10 @@ def _start(name: str, settings: options.Settings, folder: Path) -> subprocess.Po
     return start_logged(command, folder / f"{name}.log", environment)
 
 
-def _read(name: str, folder: Path) -> dict[str, Any]:
+def _read(name: str, folder: Path) -> Result:
     file = folder / f"{name}.json"
-    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    if not result.get("cases"):
+    result = Result.from_json(json.loads(file.read_text())) if file.exists() else None
+    if result is None or not result.cases:
         tail = (folder / f"{name}.log").read_text(errors="replace").strip().splitlines()[-5:]
         raise BenchError("\n".join([f"{name} gave no cases:", *tail]))
     return result

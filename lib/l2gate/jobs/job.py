@@ -17,17 +17,18 @@ from l2gate.foundation import settings as options
 from l2gate.foundation.errors import BenchError
 from l2gate.foundation.events import (
     TIMELINE_VARIABLE,
-    Event,
     FileSink,
     Follower,
+    JobBroke,
     Subscriber,
     read_timeline,
 )
 from l2gate.foundation.process import end, start_logged
 from l2gate.guard import INTERRUPTED
+from l2gate.records.events import JobPlanned
 from l2gate.report import provenance
 from l2gate.report.provenance import Provenance
-from l2gate.report.result import Result, assemble, exit_code, fact
+from l2gate.report.result import Result, assemble, exit_code, first
 
 TESTS = "tests/injection"
 #: What ends a job that runs.
@@ -90,8 +91,8 @@ class Job:
             progress(event)
 
     def _result(self, seconds: float, began: Provenance) -> tuple[Result, int]:
-        found = fact(read_timeline(self._timeline), "job").get("folder")
-        logs = Path(found) if found else None
+        planned = first(read_timeline(self._timeline), JobPlanned)
+        logs = Path(planned.folder) if planned and planned.folder else None
         avocado = _results(logs)
         if avocado is None:
             last = self._output.read_text(errors="replace").strip().splitlines()[-5:]
@@ -105,14 +106,15 @@ class Job:
 
     def _broke_off(self, cause: str) -> None:
         """The first such event is the one that the result names."""
-        data = {"cause": cause, "hint": "", "exit_code": BenchError.exit_code}
-        FileSink(self._timeline)(Event("controller", "error", cause, data=data))
+        code = BenchError.exit_code
+        broke = JobBroke(level="controller", text=cause, cause=cause, hint="", exit_code=code)
+        FileSink(self._timeline)(broke)
 
 
 def concluded(
     timeline: Path,
     logs: Path | None,
-    settings: dict[str, Any],
+    settings: dict[str, str],
     seconds: float = 0.0,
     asked: Sequence[str] = (),
     began: Provenance | None = None,

@@ -20,6 +20,7 @@ from l2gate.foundation.scratch import Scratch
 from l2gate.foundation.settings import Settings
 from l2gate.hosts import kinds
 from l2gate.jobs.job import Job
+from l2gate.records.events import FACTS
 from l2gate.report.result import EXIT_CODES, Result
 
 #: A boot of the host serves this many runs of a soak.
@@ -152,7 +153,7 @@ def _booted(settings: Settings, folder: Path, boots: list[float]) -> Iterator[li
     facts: list[Event] = []
 
     def keep(event: Event) -> None:
-        if event.kind == "fact":
+        if isinstance(event, FACTS):
             facts.append(event)
 
     start = time.monotonic()

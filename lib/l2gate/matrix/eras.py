@@ -42,9 +42,9 @@ def told(matrix: Matrix, code: int, broken: Sequence[str], console: Console) -> 
     """Print what the table does not say. Returns the exit code: the matrix's, or 2 if all that was
     built is as expected and a tree could not be built."""
     for found in matrix.found:
-        for lack in found.result.get("unasked", []):
-            text = f"{found.cell.label} on {found.cell.host}: {lack['cases']} cases of "
-            text += f"{lack['table']} were not asked, they need {lack['lacks']}"
+        for lack in found.result.unasked if found.result else []:
+            text = f"{found.cell.label} on {found.cell.host}: {lack.cases} cases of "
+            text += f"{lack.table} were not asked, they need {lack.lacks}"
             console.print(text, markup=False, soft_wrap=True)
     for why in broken:
         console.print(why, markup=False, soft_wrap=True, style="bold red")

@@ -8,10 +8,11 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
@@ -29,6 +30,7 @@ from l2gate.matrix.schedule import Schedule, Work
 from l2gate.matrix.state import State
 from l2gate.report.durations import Durations
 from l2gate.report.page import PageRow
+from l2gate.report.result import Result
 from l2gate.report.terminal import COLOURS
 
 #: Seconds that a cell takes where none has been measured; Bochs is the slower.
@@ -42,13 +44,13 @@ _ROW = "{:<26} {:<15} {:<9} {:<9} {:<13} {:>6}  {}"
 
 @dataclass(frozen=True)
 class Found:
-    """A cell and what it came to; ``result`` is the JSON of its run, empty if there is none."""
+    """A cell and what it came to; ``result`` is that of its run, None if there is none."""
 
     cell: Cell
     verdict: Verdict
     reason: str
     seconds: float
-    result: dict[str, Any]
+    result: Result | None
 
     @property
     def as_expected(self) -> bool:
@@ -56,7 +58,7 @@ class Found:
 
     @property
     def contract(self) -> str:
-        return str(self.result.get("contract", {}).get("name", "-"))
+        return self.result.contract.name if self.result and self.result.contract else "-"
 
     @property
     def said(self) -> str:
@@ -116,9 +118,8 @@ class Matrix:
             raw = self._state.load(self._keys[cell])
             if raw and raw["verdict"] != Verdict.INFRA_ERROR:
                 verdict = Verdict(raw["verdict"])
-                self._found[cell] = Found(
-                    cell, verdict, raw["reason"], raw["seconds"], raw["result"]
-                )
+                result = Result.from_json(raw["result"]) if raw["result"] else None
+                self._found[cell] = Found(cell, verdict, raw["reason"], raw["seconds"], result)
                 self._outcome.say(f"{cell.name}: {verdict}, from a matrix that was interrupted")
 
     def _work(self, cell: Cell) -> Work | None:
@@ -128,7 +129,7 @@ class Matrix:
         try:
             fetch_kernel(cell.kernel, Timeline())
         except L2gateError as error:
-            self._conclude(Found(cell, Verdict.INFRA_ERROR, str(error), 0.0, {}))
+            self._conclude(Found(cell, Verdict.INFRA_ERROR, str(error), 0.0, None))
             return None
         argv = [sys.executable, "-m", "l2gate", "run", "--host", cell.host]
         argv += ["--kernel", cell.kernel, "--json", str(self._target(cell))]
@@ -161,7 +162,7 @@ class Matrix:
                 "verdict": found.verdict.value,
                 "reason": found.reason,
                 "seconds": found.seconds,
-                "result": found.result,
+                "result": found.result.to_json() if found.result else None,
             },
         )
         mark = "as expected" if found.as_expected else "NOT AS EXPECTED"
@@ -179,13 +180,19 @@ class Matrix:
         summary = f"{len(found)} cells, {len(wrong)} not as expected"
         self._outcome.say(f"\n{summary}, {seconds:.0f} s")
         for host in dict.fromkeys(one.cell.host for one in found):
-            spent = [one.result.get("seconds", {}) for one in found if one.cell.host == host]
+            results = [one.result for one in found if one.cell.host == host]
+            spent = [result.seconds if result else {} for result in results]
             told = mean_seconds(
                 [{phase: one.get(phase, 0.0) for phase in _PHASES} for one in spent]
             )
             self._outcome.say(f"seconds for each cell on {host} (mean): {told}")
-        rows = [{**asdict(one), "as_expected": one.as_expected} for one in found]
+        rows = [{**_json(one), "as_expected": one.as_expected} for one in found]
         self._outcome.publish("cells", rows, "Kernel matrix", summary, [_row(one) for one in found])
+
+
+def _json(found: Found) -> dict[str, Any]:
+    found_json: dict[str, Any] = msgspec.to_builtins(found)
+    return found_json
 
 
 def _line(found: Found) -> Text:
@@ -226,22 +233,22 @@ def read_run(cell: Cell, target: Path, log: Path, status: int, seconds: float) -
     """What a run that has ended came to. One without a result is an infra-error, and so is one
     that must be red but did not come to the end of all its tests."""
     try:
-        result = json.loads(target.read_text())
-        verdict, reason = Verdict(result["verdict"]), result["reason"]
+        result = Result.from_json(json.loads(target.read_text()))
+        verdict, reason = result.verdict, result.reason
         if cell.expected is Verdict.FAIL and not cell.harmful and (broken := _broke_off(result)):
             verdict, reason = Verdict.INFRA_ERROR, f"{broken}; beside that: {reason}"
         return Found(cell, verdict, reason, seconds, result)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError):
         words = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
         last = " / ".join(words[-3:]) or "it said nothing"
         reason = f"the run ended with {status} and no result: {last}"
-        return Found(cell, Verdict.INFRA_ERROR, reason, seconds, {})
+        return Found(cell, Verdict.INFRA_ERROR, reason, seconds, None)
 
 
-def _broke_off(result: dict[str, Any]) -> str:
+def _broke_off(result: Result) -> str:
     """The tests that came to no verdict: a kernel that must be red would be so by the others."""
-    tests = [t for t in result["tests"] if t["verdict"] == Verdict.INFRA_ERROR]
-    return f"{len(tests)} tests broke off: {tests[0]['reason']}" if tests else ""
+    tests = [t for t in result.tests if t.verdict == Verdict.INFRA_ERROR]
+    return f"{len(tests)} tests broke off: {tests[0].reason}" if tests else ""
 
 
 def mean_seconds(spent: Sequence[Mapping[str, float]]) -> str:

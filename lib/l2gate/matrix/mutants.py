@@ -7,11 +7,12 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
@@ -27,9 +28,11 @@ from l2gate.matrix.mutant import Mutant
 from l2gate.matrix.record import Record
 from l2gate.matrix.schedule import Schedule, Work
 from l2gate.matrix.state import State
+from l2gate.matrix.worker import MutantAnswer
 from l2gate.plugins.known import known_tests
 from l2gate.report.durations import Durations
 from l2gate.report.page import PageRow
+from l2gate.report.result import Result
 
 #: Seconds of a mutant where none has been measured, with and without an L1.
 _GUESS = {True: 45.0, False: 20.0}
@@ -59,7 +62,7 @@ class Told:
     outcome: MutantOutcome
     reason: str
     seconds: dict[str, float]
-    result: dict[str, Any]
+    result: Result | None
 
     @property
     def good(self) -> bool:
@@ -70,41 +73,41 @@ class Told:
         return sum(self.seconds.values())
 
 
-def judge(mutant: Mutant, answer: dict[str, Any]) -> Told:
-    """The outcome of a mutant, from what its worker wrote (worker.MutantAnswer).
+def judge(mutant: Mutant, answer: MutantAnswer) -> Told:
+    """The outcome of a mutant, from what its worker wrote.
 
     A broken one counts as caught only if the test that its header names fails with the words that
     the header names.
     """
-    result = answer["result"]
+    result = answer.result
 
     def told(outcome: MutantOutcome, reason: str) -> Told:
-        return Told(mutant, outcome, reason, answer["seconds"], result)
+        return Told(mutant, outcome, reason, answer.seconds, result)
 
-    if answer["error"] or not result:
-        return told(MutantOutcome.INFRA_ERROR, answer["error"] or "there is no result")
+    if answer.error or result is None:
+        return told(MutantOutcome.INFRA_ERROR, answer.error or "there is no result")
     if not mutant.broken:
-        good = result["verdict"] == Verdict.PASS and not answer["complaint"]
-        reason = answer["complaint"] or result["reason"]
+        good = result.verdict == Verdict.PASS and not answer.complaint
+        reason = answer.complaint or result.reason
         return told(MutantOutcome.KEPT if good else MutantOutcome.FALSE_ALARM, reason)
     reasons = [
-        case["reason"]
-        for case in result["cases"]
-        if case["verdict"] == Verdict.FAIL and case["test"] == mutant.test
+        case.reason
+        for case in result.cases
+        if case.verdict == Verdict.FAIL and case.test == mutant.test
     ]
     if right := [reason for reason in reasons if mutant.words in reason]:
         return told(MutantOutcome.CAUGHT, f"{len(right)} cases: {right[0]}")
-    if result["verdict"] == Verdict.FAIL:
-        seen = reasons[0] if reasons else result["reason"]
+    if result.verdict == Verdict.FAIL:
+        seen = reasons[0] if reasons else result.reason
         return told(MutantOutcome.WRONG_REASON, f"wanted {mutant.words!r}, seen {seen!r}")
-    if result["verdict"] == Verdict.PASS or _tests_passed(result, mutant.test):
-        return told(MutantOutcome.SURVIVED, result["reason"])
-    return told(MutantOutcome.INFRA_ERROR, f"{result['verdict']}: {result['reason']}")
+    if result.verdict == Verdict.PASS or _tests_passed(result, mutant.test):
+        return told(MutantOutcome.SURVIVED, result.reason)
+    return told(MutantOutcome.INFRA_ERROR, f"{result.verdict}: {result.reason}")
 
 
-def _tests_passed(result: dict[str, Any], test: str) -> bool:
+def _tests_passed(result: Result, test: str) -> bool:
     """One test alone may prove nothing, as its controls are in others: it still let this pass."""
-    return any(t["name"] == test and t["verdict"] == Verdict.PASS for t in result["tests"])
+    return any(t.name == test and t.verdict == Verdict.PASS for t in result.tests)
 
 
 class Mutants:
@@ -150,7 +153,7 @@ class Mutants:
         return exit_code(told)
 
     def _fate(self, mutant: Mutant) -> Told:
-        nothing = {"result": {}, "seconds": {}, "error": self._last_words(mutant), "complaint": ""}
+        nothing = MutantAnswer(mutant.name, None, {}, self._last_words(mutant))
         return self._told.get(mutant.name) or judge(mutant, nothing)
 
     def _last_words(self, mutant: Mutant) -> str:
@@ -199,7 +202,7 @@ class Mutants:
 
     def _look(self, mutant: Mutant) -> Told | None:
         answer = self._state.load(mutant.name)
-        told = judge(mutant, answer) if answer else None
+        told = judge(mutant, msgspec.convert(answer, MutantAnswer)) if answer else None
         if told and told.outcome is MutantOutcome.INFRA_ERROR and not self._schedule.busy:
             return None  # of an earlier run: it is asked again
         if told:
@@ -213,8 +216,13 @@ class Mutants:
         summary = f"{len(told)} mutants, {len(wrong)} not as their headers say, {seconds:.0f} s"
         means = mean_seconds([one.seconds for one in told])
         self._outcome.say(f"\n{summary}\nseconds for each mutant (mean): {means}")
-        rows = [{**asdict(one), "good": one.good} for one in told]
+        rows = [{**_json(one), "good": one.good} for one in told]
         self._outcome.publish("mutants", rows, "Mutants", summary, [_row(one) for one in told])
+
+
+def _json(told: Told) -> dict[str, Any]:
+    told_json: dict[str, Any] = msgspec.to_builtins(told, enc_hook=str)
+    return told_json
 
 
 def _line(told: Told) -> Text:
@@ -232,7 +240,7 @@ def _row(told: Told) -> PageRow:
         kernel=f"{mutant.name} ({mutant.base})",
         host=mutant.host,
         expected=MutantOutcome.CAUGHT.value if mutant.broken else MutantOutcome.KEPT.value,
-        verdict=told.result.get("verdict", Verdict.INFRA_ERROR.value),
+        verdict=told.result.verdict.value if told.result else Verdict.INFRA_ERROR.value,
         as_expected=told.good,
         reason=f"{told.outcome}: {told.reason}",
         seconds=told.total,

@@ -16,9 +16,10 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from l2gate.bench.bench import Bench
 from l2gate.foundation import settings as options
@@ -30,8 +31,9 @@ from l2gate.jobs.job import Job
 from l2gate.kernels.kernel import prepare
 from l2gate.matrix.mutant import Mutant, read
 from l2gate.plugins.known import known_tests, test_named
-from l2gate.plugins.systemtest import EITHER
+from l2gate.records.events import FACTS
 from l2gate.report.result import Result
+from l2gate.testing import EITHER
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class MutantAnswer:
     """What asking one mutant came to. ``seconds`` per phase; ``error`` says what broke."""
 
     name: str
-    result: dict[str, Any]
+    result: Result | None
     seconds: dict[str, float]
     error: str = ""
     complaint: str = ""
@@ -87,12 +89,12 @@ class Worker:
                 complaint = bench.complaint or ""
                 if complaint:
                     self._end()
-                return MutantAnswer(mutant.name, asdict(result), clock.seconds, "", complaint)
+                return MutantAnswer(mutant.name, result, clock.seconds, "", complaint)
             except L2gateError as error:
                 complaint = (self._bench.complaint or "") if self._bench else ""
                 self._end()
                 clock.lap("broken")
-                return MutantAnswer(mutant.name, {}, clock.seconds, str(error), complaint)
+                return MutantAnswer(mutant.name, None, clock.seconds, str(error), complaint)
 
     def close(self) -> None:
         self._end()
@@ -118,7 +120,7 @@ class Worker:
         return self._bench
 
     def _keep(self, event: Event) -> None:
-        if event.kind == "fact":
+        if isinstance(event, FACTS):
             self._facts.append(event)
 
     def _run(self, bench: Bench, mutant: Mutant, private: Path) -> Result:
@@ -150,7 +152,7 @@ def main(words: Sequence[str]) -> int:
         for path in words[2:]:
             answer = worker.ask(read(Path(path)))
             draft = folder / f".{answer.name}.part"
-            draft.write_text(json.dumps(asdict(answer)))
+            draft.write_text(json.dumps(msgspec.to_builtins(answer)))
             draft.replace(folder / f"{answer.name}.json")
     finally:
         worker.close()

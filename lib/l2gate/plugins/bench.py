@@ -19,13 +19,14 @@ from avocado.core.settings import settings
 from l2gate.bench.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
 from l2gate.foundation import settings as options
 from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
-from l2gate.foundation.events import TIMELINE_VARIABLE, Event, FileSink, Timeline
+from l2gate.foundation.events import TIMELINE_VARIABLE, FileSink, JobBroke, Timeline
 from l2gate.foundation.scratch import Scratch
 from l2gate.guard import INTERRUPTED, complain, interrupt, told
 from l2gate.hosts import kinds
 from l2gate.jobs.job import concluded
 from l2gate.plugins.known import known_tests
 from l2gate.plugins.spawner import NAME as SPAWNER
+from l2gate.records.events import JobPlanned
 from l2gate.report.result import sentence
 
 
@@ -102,11 +103,18 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
             suite.config["run.max_parallel_tasks"] = 1
         planned = [sentence(uri) for uri in _system_tests(job)]
         known = known_tests()
-        data: dict[str, Any] = {"subject": "job", "folder": str(logs), "tests": planned}
-        data |= {"path": wanted.path, "case": wanted.case, "l2": wanted.l2}
-        data["host"] = kinds.find(wanted.host).name
-        data["about"] = {name: known[name].about for name in planned if name in known}
-        timeline.record(Event("controller", "fact", "job", data=data))
+        job_planned = JobPlanned(
+            level="controller",
+            text=f"{len(planned)} tests",
+            folder=str(logs),
+            tests=planned,
+            path=wanted.path,
+            case=wanted.case,
+            l2=wanted.l2,
+            host=kinds.find(wanted.host).name,
+            about={name: known[name].about for name in planned if name in known},
+        )
+        timeline.record(job_planned)
         if os.environ.get(BENCH_VARIABLE):
             return  # another process has booted the bench and will end it: `l2gate soak`
         self._keep = wanted.keep == "yes"
@@ -138,8 +146,14 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         self._announced = True
         complain(error.cause, error.hint)
         if self._timeline:
-            data = {"cause": error.cause, "hint": error.hint, "exit_code": error.exit_code}
-            FileSink(self._timeline)(Event("controller", "error", error.cause, data=data))
+            broke = JobBroke(
+                level="controller",
+                text=error.cause,
+                cause=error.cause,
+                hint=error.hint,
+                exit_code=error.exit_code,
+            )
+            FileSink(self._timeline)(broke)
 
 
 def _system_tests(job: Any) -> list[str]:

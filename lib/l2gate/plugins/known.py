@@ -13,7 +13,8 @@ from pathlib import Path
 from l2gate.foundation.errors import KernelSpecError, UsageError
 from l2gate.foundation.settings import checkout, nearest
 from l2gate.jobs.job import TESTS
-from l2gate.plugins.systemtest import SystemTest
+from l2gate.records.descriptions import AboutTest
+from l2gate.testing import SystemTest, about
 
 _FOLDER = checkout() / TESTS
 
@@ -30,11 +31,12 @@ class KnownTest:
     says: str
 
     @property
-    def about(self) -> dict[str, str | bool]:
+    def about(self) -> AboutTest:
         """For the timeline; ``place`` is seen from the checkout."""
         place = self.reference.removeprefix(f"{checkout()}/")
-        told: dict[str, str | bool] = {"place": place, "says": self.says}
-        return told | {"contract": self.contract, "needs_l1": self.needs_l1}
+        return AboutTest(
+            place=place, says=self.says, contract=self.contract, needs_l1=self.needs_l1
+        )
 
 
 @cache
@@ -54,8 +56,8 @@ def known_tests() -> dict[str, KnownTest]:
                         found[sentence] = KnownTest(
                             sentence,
                             f"{file}:{sentence}",
-                            method.contract,
-                            method.needs_l1,
+                            about(method).contract,
+                            about(method).needs_l1,
                             _says(method),
                         )
     return found

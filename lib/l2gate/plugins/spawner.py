@@ -18,7 +18,8 @@ from avocado.plugins.spawners.process import ProcessSpawner
 from l2gate.bench.bench import CANNOT_RUN_VARIABLE
 from l2gate.contract.judge import Verdict
 from l2gate.foundation.errors import MissingPrerequisite
-from l2gate.foundation.events import Event, timeline_from_environment
+from l2gate.foundation.events import timeline_from_environment
+from l2gate.records.events import VerdictReached
 from l2gate.report.result import sentence
 
 NAME = "l2gate"
@@ -56,9 +57,11 @@ class _Ended:
 
 def _skip(task: Any, why: str) -> None:
     """What a test that cancels itself would say, to the timeline and to Avocado."""
-    name, skip = sentence(task.runnable.uri), Verdict.SKIP.value
-    data = {"test": name, "verdict": skip, "reason": why}
-    timeline_from_environment().record(Event("controller", "verdict", f"{name}: {skip}", data=data))
+    name, skip = sentence(task.runnable.uri), Verdict.SKIP
+    text = f"{name}: {skip}"
+    timeline_from_environment().record(
+        VerdictReached(level="controller", text=text, test=name, verdict=skip, reason=why)
+    )
     said = (
         messages.StartedMessage.get(output_dir=task.runnable.output_dir),
         messages.FinishedMessage.get("cancel", fail_reason=why),

@@ -10,21 +10,33 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
+from l2gate.contract.case_result import CaseResult, TableCase
 from l2gate.contract.choice import Words, is_control, parse, telling, words_of
 from l2gate.contract.judge import Verdict
 from l2gate.foundation.settings import OPTIONS, checkout
+from l2gate.records.descriptions import HostDescription, KernelDescription
 
 #: Says what is left behind, not what is asked.
 _LEFT_OUT = ("keep",)
 _RUNNING = "running"
 
-_Case = Mapping[str, Any]
 #: A case and its words.
-_Told = tuple[_Case, Words]
+_Told = tuple[CaseResult, Words]
 #: What a control asks, however often.
 _Asked = frozenset[tuple[str, str]]
+
+
+class Asked(Protocol):
+    """A run (l2gate/report/result.py): its settings, and what `auto` has come to."""
+
+    @property
+    def settings(self) -> Mapping[str, str]: ...
+    @property
+    def host(self) -> HostDescription | None: ...
+    @property
+    def kernel(self) -> KernelDescription | None: ...
 
 
 def run_line(settings: Mapping[str, str], tests: Sequence[str] = ()) -> str:
@@ -37,15 +49,13 @@ def run_line(settings: Mapping[str, str], tests: Sequence[str] = ()) -> str:
     return shlex.join([*words, *map(_test_from_here, tests)])
 
 
-def of_run(result: Mapping[str, Any]) -> dict[str, str]:
+def of_run(result: Asked) -> dict[str, str]:
     """The settings of a run (l2gate/report/result.py), with what `auto` has come to."""
-    settings = dict(result.get("settings") or {})
-    host = (result.get("host") or {}).get("spec")
-    kernel = (result.get("kernel") or {}).get("spec")
-    if host:
-        settings["host"] = host
-    if kernel and kernel != _RUNNING:
-        settings["kernel"] = kernel
+    settings = dict(result.settings)
+    if result.host:
+        settings["host"] = result.host.spec
+    if result.kernel and result.kernel.spec != _RUNNING:
+        settings["kernel"] = result.kernel.spec
     return settings
 
 
@@ -59,7 +69,7 @@ class Again:
     test is."""
 
     def __init__(
-        self, settings: Mapping[str, str], places: Mapping[str, str], cases: Iterable[_Case]
+        self, settings: Mapping[str, str], places: Mapping[str, str], cases: Iterable[CaseResult]
     ) -> None:
         self._all = run_line(settings)
         self._line = shlex.split(run_line({**settings, "case": ""}))
@@ -68,18 +78,18 @@ class Again:
         self._by_row: dict[tuple[str, str], list[_Told]] = {}
         for case in cases:
             told = (case, words_of(case))
-            self._by_test.setdefault(str(case["test"]), []).append(told)
+            self._by_test.setdefault(case.test, []).append(told)
             self._by_row.setdefault(_row_of(told[1]), []).append(told)
 
     def tests(self, names: Iterable[str]) -> str:
         """Asks those tests as they were asked."""
         return shlex.join([*shlex.split(self._all), *self._where(names)])
 
-    def line(self, cases: Sequence[_Case]) -> str:
+    def line(self, cases: Sequence[CaseResult]) -> str:
         """Asks ``cases``, all of one test, and their controls, and no other failing case: if no
         words tell them all from those, the first row of them, or the first of them alone."""
         first = cases[0]
-        row = [case for case in cases if case.get("line") == first.get("line")]
+        row = [case for case in cases if _line(case) == _line(first)]
         for some in (cases, row, [first]):
             text = self._telling(some)
             if len(some) == 1 or not self._asks_another_failure(text, cases):
@@ -89,33 +99,33 @@ class Again:
     def _where(self, names: Iterable[str]) -> list[str]:
         return [self._places[name] for name in dict.fromkeys(names) if name in self._places]
 
-    def _tests_of(self, cases: Sequence[_Case]) -> list[str]:
+    def _tests_of(self, cases: Sequence[CaseResult]) -> list[str]:
         """Their own, and those that hold their controls; a table holds its controls itself."""
-        own = str(cases[0]["test"])
-        if "table" in cases[0]:
+        own = cases[0].test
+        if isinstance(cases[0], TableCase):
             return [own]
         asked = [words for words in map(words_of, cases) if words["active"] == "L2"]
         controls: dict[str, set[_Asked]] = {}
         for case, words in self._by_row.get(_row_of({}), ()):
             if any(is_control(words, one) for one in asked):
                 same = frozenset((w, v) for w, v in words.items() if w != "repeat")
-                controls.setdefault(str(case["test"]), set()).add(same)
+                controls.setdefault(case.test, set()).add(same)
         chosen = [own, *_fewest(controls, controls.pop(own, set()))]
         # As they came in the run: what a refused case leaves behind may be in its control's way.
         return [test for test in self._by_test if test in chosen]
 
-    def _telling(self, cases: Sequence[_Case]) -> str:
+    def _telling(self, cases: Sequence[CaseResult]) -> str:
         shared, mine = common(cases), {id(case) for case in cases}
         rivals = self._by_row[_row_of(shared)] if "line" in shared else self._asked_with(cases)
         return telling(shared, [words for case, words in rivals if id(case) not in mine])
 
-    def _asked_with(self, cases: Sequence[_Case]) -> list[_Told]:
+    def _asked_with(self, cases: Sequence[CaseResult]) -> list[_Told]:
         return [one for test in self._tests_of(cases) for one in self._by_test[test]]
 
-    def _asks_another_failure(self, text: str, cases: Sequence[_Case]) -> bool:
+    def _asks_another_failure(self, text: str, cases: Sequence[CaseResult]) -> bool:
         choice, mine = parse(text), {id(case) for case in cases}
         return any(
-            case["verdict"] == Verdict.FAIL and choice.takes(words)
+            case.verdict == Verdict.FAIL and choice.takes(words)
             for case, words in self._asked_with(cases)
             if id(case) not in mine
         )
@@ -131,12 +141,16 @@ def _fewest(having: Mapping[str, set[_Asked]], there: set[_Asked]) -> list[str]:
     return chosen
 
 
+def _line(case: CaseResult) -> int | None:
+    return case.line if isinstance(case, TableCase) else None
+
+
 def _row_of(words: Words) -> tuple[str, str]:
     """Cases that `--case` cannot confuse are in different ones; all on QEMU's vCPU are in one."""
     return words.get("table", ""), words.get("line", "")
 
 
-def common(cases: Sequence[_Case]) -> Words:
+def common(cases: Sequence[CaseResult]) -> Words:
     """The words that all of ``cases`` have."""
     all_words = [words_of(case) for case in cases]
     first = all_words[0]

@@ -5,18 +5,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from l2gate.contract.judge import Verdict
-from l2gate.contract.paths import NAMES
-from l2gate.injection.vectors import label
+from l2gate.contract.case_result import CaseResult, TableCase
+from l2gate.contract.judge import THEN, Verdict
+from l2gate.contract.vectors import label
+from l2gate.records.descriptions import Delivery
 from l2gate.report import again
 from l2gate.report.again import Again
-from l2gate.report.result import THEN, Result, TestResult
+from l2gate.report.result import Result, TestResult
 from l2gate.report.words import listed, proof, vectors, wanted_and_seen
-
-_Case = dict[str, Any]
 
 #: Numbers in what was seen do not make it another failure.
 _NUMBER = re.compile(r"0x[0-9a-f]+|\d+|#[A-Z]{2}\b")
@@ -36,10 +34,10 @@ def findings(result: Result) -> list[Finding]:
     """All of them. Cases that fail alike are one, whatever their vectors and tests."""
     lines = _Lines(result)
     judged = (Verdict.FAIL, Verdict.INCONCLUSIVE)
-    groups = _alike([case for case in result.cases if case["verdict"] in judged])
+    groups = _alike([case for case in result.cases if case.verdict in judged])
     found = [lines.of_cases(group) for group in groups]
     found += [lines.of_complaint(said) for said in result.complaints]
-    told = {(case["test"], case["verdict"]) for group in groups for case in group}
+    told = {(case.test, case.verdict) for group in groups for case in group}
     left = [test for test in result.tests if (test.name, test.verdict) not in told]
     found += lines.of_deliveries([test for test in left if test.verdict == Verdict.FAIL])
     for verdict in (Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE):
@@ -48,18 +46,18 @@ def findings(result: Result) -> list[Finding]:
     return sorted(found, key=lambda one: one.rank)
 
 
-def _alike(cases: Sequence[_Case]) -> list[list[_Case]]:
-    groups: dict[tuple[str, ...], list[_Case]] = {}
+def _alike(cases: Sequence[CaseResult]) -> list[list[CaseResult]]:
+    groups: dict[tuple[str, ...], list[CaseResult]] = {}
     for case in cases:
         shape = [_NUMBER.sub("#", text) for text in wanted_and_seen(case)]
-        groups.setdefault((case["verdict"], case["active_level"], *shape), []).append(case)
+        groups.setdefault((case.verdict, case.active_level, *shape), []).append(case)
     return list(groups.values())
 
 
 def _broke_off_later(tests: Sequence[TestResult]) -> list[TestResult]:
     """What happened to a test after its first failing case."""
     return [
-        TestResult(test.name, Verdict.INFRA_ERROR.value, test.reason.partition(THEN)[2])
+        TestResult(test.name, Verdict.INFRA_ERROR, test.reason.partition(THEN)[2])
         for test in tests
         if THEN in test.reason
     ]
@@ -77,19 +75,19 @@ class _Lines:
     def __init__(self, result: Result) -> None:
         self._result = result
         self._tests = {test.name: test for test in result.tests}
-        self._settings = again.of_run(asdict(result))
+        self._settings = again.of_run(result)
         places = {test.name: test.place for test in result.tests if test.place}
         self._again = Again(self._settings, places, result.cases)
 
-    def of_cases(self, cases: list[_Case]) -> Finding:
+    def of_cases(self, cases: list[CaseResult]) -> Finding:
         lead = self._lead(cases)
         wanted, seen = wanted_and_seen(lead[0])
         if len({wanted_and_seen(case) for case in cases}) > 1:
             seen += f" (of {_name(lead[0])}; of the others likewise)"
         # Worst is what is wrong with L2 active, and of that what is wrong with most.
-        level = 0 if lead[0]["active_level"] == "L2" else 1
+        level = 0 if lead[0].active_level == "L2" else 1
         return Finding(
-            str(lead[0]["verdict"]),
+            lead[0].verdict.value,
             (
                 ("asked", f"{_asked(cases)}; {self._sentence(lead, cases)}"),
                 ("wanted", wanted),
@@ -97,26 +95,26 @@ class _Lines:
                 ("proof", proof(lead[0])),
                 ("again", self._again.line(lead)),
             ),
-            (_RANK[lead[0]["verdict"]], level, -len(cases)),
+            (_RANK[lead[0].verdict], level, -len(cases)),
         )
 
-    def _lead(self, cases: list[_Case]) -> list[_Case]:
+    def _lead(self, cases: list[CaseResult]) -> list[CaseResult]:
         """The cases of the test that says most with the fewest."""
-        by_test: dict[str, list[_Case]] = {}
+        by_test: dict[str, list[CaseResult]] = {}
         for case in cases:
-            by_test.setdefault(str(case["test"]), []).append(case)
+            by_test.setdefault(case.test, []).append(case)
 
-        def order(some: list[_Case]) -> tuple[int, bool, int]:
-            return -len({c["vector"] for c in some}), some[0]["repeat"] > 1, len(some)
+        def order(some: list[CaseResult]) -> tuple[int, bool, int]:
+            return -len({c.vector for c in some}), some[0].repeat > 1, len(some)
 
         return min(by_test.values(), key=order)
 
-    def _sentence(self, lead: list[_Case], cases: list[_Case]) -> str:
+    def _sentence(self, lead: list[CaseResult], cases: list[CaseResult]) -> str:
         """The test that says it, in its own words, and how many more do."""
-        name = str(lead[0]["test"])
-        more = len({case["test"] for case in cases}) - 1
+        name = lead[0].test
+        more = len({case.test for case in cases}) - 1
         also = f" and {more} more test{'s' if more > 1 else ''}" if more else ""
-        rows = [f"{c['table']}.txt:{c['line']} {c['case']}" for c in lead if "table" in c]
+        rows = [case.row for case in lead if isinstance(case, TableCase)]
         told = f" ({listed(rows, one='more rows')})" if rows else ""
         count = f"{len(cases)} case{'s' if len(cases) > 1 else ''}"
         return f"{count} of {self._says(name)}{told}{also}"
@@ -145,7 +143,7 @@ class _Lines:
             missed = [
                 one
                 for one in self._result.deliveries
-                if one["test"] == test.name and one["wanted"] != one["seen"]
+                if one.test == test.name and one.wanted != one.seen
             ]
             if not missed:
                 found += self.of_tests(Verdict.FAIL, [test])
@@ -153,15 +151,15 @@ class _Lines:
             cases = [
                 case
                 for case in self._result.cases
-                if case["test"] == test.name and case["vector"] in {one["vector"] for one in missed}
+                if case.test == test.name and case.vector in {one.vector for one in missed}
             ]
             found.append(self._of_delivery(test, missed, cases))
         return found
 
     def _of_delivery(
-        self, test: TestResult, missed: list[dict[str, Any]], cases: list[_Case]
+        self, test: TestResult, missed: list[Delivery], cases: list[CaseResult]
     ) -> Finding:
-        seen = ", ".join(f"{label(m['vector'], None)}: {m['seen'] or 'no signal'}" for m in missed)
+        seen = ", ".join(f"{label(m.vector, None)}: {m.seen or 'no signal'}" for m in missed)
         line = self._again.line(cases) if cases else self._again.tests([test.name])
         return Finding(
             Verdict.FAIL.value,
@@ -170,7 +168,7 @@ class _Lines:
                     "asked",
                     f"{vectors(missed)} accepted while L1 is active; {self._says(test.name)}",
                 ),
-                ("wanted", f"a process of L1 takes {listed(m['wanted'] for m in missed)}"),
+                ("wanted", f"a process of L1 takes {listed(str(m.wanted) for m in missed)}"),
                 ("seen", seen),
                 ("proof", proof(cases[0]) if cases else "the process's own record"),
                 ("again", line),
@@ -202,26 +200,25 @@ _NOT_RUN = ("it did not run",)
 _RANK = {Verdict.FAIL: 0, Verdict.INFRA_ERROR: 1, Verdict.INCONCLUSIVE: 2}
 
 
-def _asked(cases: Sequence[_Case]) -> str:
+def _asked(cases: Sequence[CaseResult]) -> str:
     """What userspace did in all of them."""
-    codes = {case["error_code"] is not None for case in cases if case["injected"]}
+    codes = {case.error_code is not None for case in cases if case.injected}
     parts = [vectors(cases)]
     if codes == {True, False}:
         parts.append("with and without an error code")
     elif codes == {True}:
-        given = {case["error_code"] for case in cases if case["injected"]}
+        given = {case.error_code for case in cases if case.injected}
         one = f"error code {given.pop():#x}" if len(given) == 1 else "an error code"
         parts.append(f"with {one}")
-    if not any(case["injected"] for case in cases):
+    if not any(case.injected for case in cases):
         parts.append("with injected=0")
-    repeats = {case["repeat"] for case in cases}
+    repeats = {case.repeat for case in cases}
     if min(repeats) > 1:
         parts.append(f"{max(repeats)} times each")
-    used = {str(case.get("path", "vcpu-events")) for case in cases}
-    by = " and ".join(name for name in NAMES if name in used)
-    whose = "QEMU's own " if all("qemu" in case for case in cases) else ""
-    return f"{' '.join(parts)} by {whose}{by} while {cases[0]['active_level']} is active"
+    by = " and ".join(dict.fromkeys(case.path for case in cases))
+    whose = "QEMU's own " if all(case.by_qemu for case in cases) else ""
+    return f"{' '.join(parts)} by {whose}{by} while {cases[0].active_level} is active"
 
 
-def _name(case: _Case) -> str:
-    return label(case["vector"], case["error_code"])
+def _name(case: CaseResult) -> str:
+    return label(case.vector, case.error_code)

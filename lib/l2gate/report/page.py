@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from l2gate.contract.case_result import CaseResult, TableCase, TableProof, VcpuProof
 from l2gate.contract.judge import Verdict
-from l2gate.injection.vectors import name
+from l2gate.contract.vectors import name
+from l2gate.records.descriptions import Digest
 from l2gate.report import again
 from l2gate.report.again import Again
 from l2gate.report.provenance import Provenance
+from l2gate.report.result import Result
 from l2gate.report.words import afterwards, what
 
 _TEMPLATE = "page.html.j2"
@@ -28,8 +30,8 @@ _WORST = (Verdict.FAIL, Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE, Verdict.SKIP,
 
 @dataclass(frozen=True)
 class PageRow:
-    """One kernel on one host. ``result`` is the JSON of its run, ``settings`` name host and kernel
-    for the line that asks it again."""
+    """One kernel on one host. ``result`` is that of its run (None: there is none),
+    ``settings`` name host and kernel for the line that asks it again."""
 
     kernel: str
     host: str
@@ -39,18 +41,18 @@ class PageRow:
     reason: str
     seconds: float
     settings: Mapping[str, str]
-    result: dict[str, Any] = field(default_factory=dict)
+    result: Result | None = None
     #: What a reader should know of that kernel, such as what is broken in it.
     about: str = ""
 
     @property
     def contract(self) -> str:
-        return str(self.result.get("contract", {}).get("name", "-"))
+        return self.result.contract.name if self.result and self.result.contract else "-"
 
     @property
     def asked(self) -> dict[str, str]:
         """All settings that the line which asks again has."""
-        return {**again.of_run(self.result), **self.settings}
+        return {**(again.of_run(self.result) if self.result else {}), **self.settings}
 
     @property
     def again(self) -> str:
@@ -59,17 +61,14 @@ class PageRow:
     @property
     def places(self) -> dict[str, str]:
         """Where each test is, seen from the checkout."""
-        return {
-            test["name"]: test["place"]
-            for test in self.result.get("tests", ())
-            if test.get("place")
-        }
+        tests = self.result.tests if self.result else []
+        return {test.name: test.place for test in tests if test.place}
 
     @property
-    def digests(self) -> list[dict[str, str]]:
+    def digests(self) -> list[Digest]:
         """Of the kernel's image and of its patches."""
-        told = self.result.get("provenance") or {}
-        return [one for one in (told.get("image"), *told.get("patches", ())) if one]
+        told = self.result.provenance if self.result else None
+        return [one for one in (told.image, *told.patches) if one] if told else []
 
     @property
     def squares(self) -> list[Square]:
@@ -77,7 +76,7 @@ class PageRow:
 
     @property
     def consoles(self) -> dict[str, str]:
-        return consoles(self.result)
+        return consoles(self.result.logs if self.result else "")
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ class Square:
     vector: int
     verdict: str
     counts: str
-    cases: tuple[dict[str, Any], ...]
+    cases: tuple[ToldCase, ...]
     more: int
 
     @property
@@ -122,18 +121,18 @@ def write_page(page: Page, target: Path) -> None:
 
 def squares(row: PageRow) -> list[Square]:
     """One for each path and vector of the row's cases."""
-    grouped: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for case in row.result.get("cases", ()):
-        key = (case.get("path", "vcpu-events"), case["vector"])
-        grouped.setdefault(key, []).append(case)
-    lines = Again(row.asked, row.places, row.result.get("cases", ()))
+    cases = row.result.cases if row.result else []
+    grouped: dict[tuple[str, int], list[CaseResult]] = {}
+    for case in cases:
+        grouped.setdefault((case.path, case.vector), []).append(case)
+    lines = Again(row.asked, row.places, cases)
     return [_square(lines, path, vector, grouped[path, vector]) for path, vector in sorted(grouped)]
 
 
-def _square(lines: Again, path: str, vector: int, cases: list[dict[str, Any]]) -> Square:
-    verdict = next(v for v in _WORST if any(case["verdict"] == v for case in cases))
+def _square(lines: Again, path: str, vector: int, cases: list[CaseResult]) -> Square:
+    verdict = next(v for v in _WORST if any(case.verdict == v for case in cases))
     cases = _most_telling(cases)
-    passed = sum(case["verdict"] == Verdict.PASS for case in cases)
+    passed = sum(case.verdict == Verdict.PASS for case in cases)
     return Square(
         path,
         vector,
@@ -144,36 +143,68 @@ def _square(lines: Again, path: str, vector: int, cases: list[dict[str, Any]]) -
     )
 
 
-def _most_telling(cases: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _most_telling(cases: list[CaseResult]) -> list[CaseResult]:
     """The worst first; among equals one of each test and row, and L2's before its controls."""
-    order = {verdict.value: place for place, verdict in enumerate(_WORST)}
+    order = {verdict: place for place, verdict in enumerate(_WORST)}
     seen: Counter[tuple[str, ...]] = Counter()
     ranks = []
-    for case in sorted(cases, key=lambda case: case["active_level"] == "L1"):
-        like = (case["test"], str(case.get("line")), case["verdict"], case["active_level"])
-        ranks.append((order[case["verdict"]], seen[like], case["active_level"], case))
+    for case in sorted(cases, key=lambda case: case.active_level == "L1"):
+        like = (
+            case.test,
+            str(case.line if isinstance(case, TableCase) else None),
+            case.verdict,
+            case.active_level,
+        )
+        ranks.append((order[case.verdict], seen[like], case.active_level, case))
         seen[like] += 1
     ranks.sort(key=lambda rank: (rank[0], rank[1], rank[2] == "L1"))
     return [case for *_, case in ranks]
 
 
-def _told(case: dict[str, Any], line: str) -> dict[str, Any]:
-    """What the page says of one case."""
-    proof = case["proof"]
-    keys = ("guest_mode", "how", "cr3", "rip", "fingerprint", "unchanged", "changed", "exit")
-    return {
-        "verdict": case["verdict"],
-        "what": what(case),
-        "reason": case["reason"],
-        "seen": case["seen_errno"] or "accepted",
-        "proof": {key: _plain(proof[key]) for key in keys if proof.get(key) not in (None, [])},
-        "alive": afterwards(case),
-        "deviations": case.get("deviations", []),
-        "again": line,
-    }
+@dataclass(frozen=True)
+class ToldCase:
+    """What the page says of one case; ``proof`` by what it is about."""
+
+    verdict: str
+    what: str
+    reason: str
+    seen: str
+    proof: Mapping[str, str]
+    alive: str
+    deviations: Sequence[str]
+    again: str
 
 
-def _plain(value: Any) -> str:
+def _told(case: CaseResult, line: str) -> ToldCase:
+    return ToldCase(
+        verdict=case.verdict.value,
+        what=what(case),
+        reason=case.reason,
+        seen=case.seen_errno or "accepted",
+        proof={key: _plain(value) for key, value in _proof(case) if value not in (None, [], "")},
+        alive=afterwards(case),
+        deviations=case.deviations,
+        again=line,
+    )
+
+
+def _proof(case: CaseResult) -> Iterator[tuple[str, object]]:
+    told = case.proof
+    if told is None:
+        return
+    yield "guest_mode", told.guest_mode
+    yield "how", told.how
+    yield "cr3", told.cr3
+    yield "rip", told.rip
+    if isinstance(told, VcpuProof):
+        yield "fingerprint", told.fingerprint
+    yield "unchanged", told.unchanged
+    yield "changed", told.changed
+    if isinstance(told, TableProof):
+        yield "exit", told.exit
+
+
+def _plain(value: object) -> str:
     """A value of the JSON as a person reads it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -182,9 +213,9 @@ def _plain(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def consoles(result: dict[str, Any]) -> dict[str, str]:
-    """The last lines of each console of a run."""
-    folder = Path(str(result.get("logs") or "/nowhere")) / "consoles"
+def consoles(logs: str) -> dict[str, str]:
+    """The last lines of each console of a run whose logs are there; empty: nowhere."""
+    folder = Path(logs or "/nowhere") / "consoles"
     found = {}
     for log in sorted(folder.glob("*.log")) if folder.is_dir() else ():
         lines = log.read_text(errors="replace").splitlines()

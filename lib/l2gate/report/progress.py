@@ -7,15 +7,24 @@ import os
 import time
 from collections import Counter
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from l2gate.contract.case_result import CaseResult, TableCase
 from l2gate.contract.judge import Verdict
-from l2gate.foundation.events import Event
-from l2gate.injection.vectors import label
+from l2gate.contract.vectors import label
+from l2gate.foundation.events import Event, Note, StepBegan, StepEnded
+from l2gate.records.descriptions import AboutTest
+from l2gate.records.events import (
+    CaseJudged,
+    ContractDecided,
+    HostFound,
+    JobPlanned,
+    KernelComplained,
+    VerdictReached,
+)
 from l2gate.report.remaining import Remaining
 
 COLOURS = {
@@ -45,7 +54,7 @@ class Progress:
         self._live: Live | None = None
         self._steps: list[str] = []
         self._planned: list[str] = []
-        self._about: dict[str, dict[str, Any]] = {}
+        self._about: dict[str, AboutTest] = {}
         self._concluded: list[str] = []
         self._cases: Counter[tuple[str, str]] = Counter()
         self._test_since = time.time()
@@ -75,73 +84,74 @@ class Progress:
 
     def __call__(self, event: Event) -> None:
         self._remaining(event)
-        if event.kind == "fact":
-            self._fact(event.data)
-        elif event.kind in ("begin", "end"):
-            self._step(event)
-        elif event.kind == "case":
-            self._case(event.data)
-        elif event.kind == "verdict":
+        if isinstance(event, StepBegan):
+            self._begins(event)
+        elif isinstance(event, StepEnded):
+            self._ends(event)
+        elif isinstance(event, CaseJudged):
+            self._case(event.case)
+        elif isinstance(event, VerdictReached):
             self._verdict(event)
-        elif event.kind == "note" and event.data.get("shown"):
+        elif isinstance(event, Note) and event.shown:
             self._line(event.level, event.text)
-        elif event.kind == "complaint":
+        elif isinstance(event, KernelComplained):
             self._line(event.level, "its kernel complained of itself", "bold red")
+        else:
+            self._fact(event)
 
-    def _fact(self, data: dict[str, Any]) -> None:
-        if data["subject"] == "job":
-            self._planned, self._about = list(data.get("tests", ())), data.get("about", {})
-        elif data["subject"] == "host":
-            text = f"{data['kvm_module']} nested={data['nested']}, {data['cpu_model']}"
-            self._line("L0", f"{data['release']} is up: {text}")
-        elif data["subject"] == "contract":
-            self._line("L0", f"contract: {data['name']} ({data['why']})")
-            self._leave_out(data["name"])
+    def _fact(self, event: Event) -> None:
+        if isinstance(event, JobPlanned):
+            self._planned, self._about = list(event.tests), event.about
+        elif isinstance(event, HostFound):
+            host = event.host
+            text = f"{host.kvm_module} nested={host.nested}, {host.cpu_model}"
+            self._line("L0", f"{host.release} is up: {text}")
+        elif isinstance(event, ContractDecided):
+            contract = event.contract
+            self._line("L0", f"contract: {contract.name} ({contract.why})")
+            self._leave_out(contract.name)
 
     def _leave_out(self, contract: str) -> None:
         """Tests of another contract skip themselves at once: one line tells of them all."""
         held = (contract, _EITHER)
-        about = [
-            t for t in self._planned if self._about.get(t, {}).get("contract", "either") in held
-        ]
+        nothing = AboutTest()
+        about = [t for t in self._planned if self._about.get(t, nothing).contract in held]
         if len(about) < len(self._planned):
             others = len(self._planned) - len(about)
             text = f"{len(about)} are about the {contract} contract, {others} others are skipped"
             self._line("tests", text)
         self._planned = about
 
-    def _step(self, event: Event) -> None:
-        begins = event.kind == "begin"
-        phase = event.data.get("phase", "")
-        if begins:
-            self._steps.append(event.text)
-        elif event.text in self._steps:
-            self._steps.remove(event.text)
-        if phase == "l1" and not begins:
-            self._test_since = event.at
-        if begins and self._verbose:
+    def _begins(self, event: StepBegan) -> None:
+        self._steps.append(event.text)
+        if self._verbose:
             self._line(event.level, f"{event.text} ...")
-        elif not begins and (self._verbose or phase in _SHOWN or event.data.get("failed")):
-            state = "failed" if event.data.get("failed") else "done"
+
+    def _ends(self, event: StepEnded) -> None:
+        if event.text in self._steps:
+            self._steps.remove(event.text)
+        if event.phase == "l1":
+            self._test_since = event.at
+        if self._verbose or event.phase in _SHOWN or event.failed:
+            state = "failed" if event.failed else "done"
             self._line(event.level, f"{event.text}: {state}, {event.seconds:.1f} s")
 
-    def _case(self, case: dict[str, Any]) -> None:
-        self._cases[case["test"], "all"] += 1
-        self._cases[case["test"], case["verdict"]] += 1
+    def _case(self, case: CaseResult) -> None:
+        self._cases[case.test, "all"] += 1
+        self._cases[case.test, case.verdict] += 1
         if not self._verbose:
             return
-        if "table" in case:
-            place = f"{case['table']}.txt:{case['line']} {case['case']}"
-            text = f"{place}: {case['asked']}: {case['verdict']}, {case['reason']}"
+        if isinstance(case, TableCase):
+            text = f"{case.row}: {case.asked}: {case.verdict}, {case.reason}"
         else:
-            times = f" {case['repeat']} times" if case["repeat"] > 1 else ""
-            asked = "" if case["injected"] else " injected=0"
-            named = f"{label(case['vector'], case['error_code'])}{asked}{times}"
-            text = f"inject {named}: {case['seen_errno'] or 'accepted'}, {case['verdict']}"
-        self._line(f"{case['active_level']} active", text, COLOURS[case["verdict"]])
+            times = f" {case.repeat} times" if case.repeat > 1 else ""
+            asked = "" if case.injected else " injected=0"
+            named = f"{label(case.vector, case.error_code)}{asked}{times}"
+            text = f"inject {named}: {case.seen_errno or 'accepted'}, {case.verdict}"
+        self._line(f"{case.active_level} active", text, COLOURS[case.verdict])
 
-    def _verdict(self, event: Event) -> None:
-        test, verdict = event.data["test"], event.data["verdict"]
+    def _verdict(self, event: VerdictReached) -> None:
+        test, verdict = event.test, event.verdict
         took, self._test_since = max(0.0, event.at - self._test_since), event.at
         if test not in self._planned and self._planned and not self._verbose:
             return

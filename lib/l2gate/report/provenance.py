@@ -9,16 +9,14 @@ import os
 import platform
 import subprocess
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from l2gate.foundation.settings import checkout
-from l2gate.kernels.kernel import KernelUnderTest
-from l2gate.kernels.spec import DebianSpec, parse
+from l2gate.kernels.described import sha256
+from l2gate.records.descriptions import Digest, HostDescription, KernelDescription
 
 UNKNOWN = "unknown"
 
@@ -59,17 +57,6 @@ class Controller:
 
 
 @dataclass(frozen=True)
-class Digest:
-    """A file and its SHA-256, 64 digits. A file of the checkout is named from there."""
-
-    file: str
-    sha256: str
-
-    def __str__(self) -> str:
-        return f"{Path(self.file).name} {self.sha256[:12]}"
-
-
-@dataclass(frozen=True)
 class Provenance:
     """``started`` is ISO 8601 in UTC, ``seconds`` the wall time of the whole. ``suite`` is the
     SHA-256 of the suite's own files (`suite_digest`). ``emulator`` are the words of Bochs or QEMU
@@ -87,17 +74,20 @@ class Provenance:
     patches: tuple[Digest, ...] = ()
 
     def of_job(
-        self, seconds: float, host: Mapping[str, Any], kernel: Mapping[str, Any], l1_qemu: str
+        self,
+        seconds: float,
+        host: HostDescription | None,
+        kernel: KernelDescription | None,
+        l1_qemu: str,
     ) -> Provenance:
-        """With what the facts of a job's timeline say of host and kernel."""
-        image = kernel.get("image")
+        """With what the timeline of a job says of host and kernel."""
         return replace(
             self,
             seconds=round(seconds, 3),
-            emulator=str(host.get("emulator") or ""),
+            emulator=host.emulator if host else "",
             l1_qemu=l1_qemu,
-            image=Digest(**image) if image else None,
-            patches=tuple(Digest(**patch) for patch in kernel.get("patches", ())),
+            image=kernel.image if kernel else None,
+            patches=tuple(kernel.patches) if kernel else (),
         )
 
     def lines(self) -> list[str]:
@@ -171,7 +161,7 @@ def suite_digest() -> str:
         for file in sorted((root / folder).rglob("*"))
         if file.is_file() and file.suffix != ".pyc"
     ]
-    lines = [f"{_sha256(file)}  {file.relative_to(root)}\n" for file in files]
+    lines = [f"{sha256(file)}  {file.relative_to(root)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -197,19 +187,3 @@ def _cpu(table: Path = Path("/proc/cpuinfo")) -> str:
         return UNKNOWN
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return " ".join(names[0].split()) if names else platform.machine() or UNKNOWN
-
-
-def of_kernel(kernel: KernelUnderTest) -> dict[str, Any]:
-    """The digests of a kernel that is about to boot: its image, and each patch of its spec."""
-    spec = parse(kernel.spec)
-    patches = [patch.path for patch in spec.patches] if isinstance(spec, DebianSpec) else []
-    return {"image": _digest(kernel.vmlinuz), "patches": [_digest(path) for path in patches]}
-
-
-def _digest(path: Path) -> dict[str, str]:
-    return {"file": str(path).removeprefix(f"{checkout()}/"), "sha256": _sha256(path)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from l2gate.contract.judge import Verdict
-from l2gate.foundation.events import Event
+from l2gate.contract.paths import ALL
+from l2gate.foundation.events import Event, StepBegan, StepEnded
+from l2gate.records.descriptions import AboutTest
+from l2gate.records.events import ContractDecided, JobPlanned, VerdictReached
 from l2gate.report.durations import Durations
 
 #: In the cache, beside those of matrix and mutants.
@@ -24,20 +26,23 @@ class Remaining:
     def __init__(self) -> None:
         self._durations = Durations(KIND)
         self._prefix = ""
-        self._about: dict[str, dict[str, Any]] = {}
+        self._about: dict[str, AboutTest] = {}
         self._phases: list[str] = []
         self._tests: list[str] = []
         self._since = time.time()
         self._took: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
-        if event.kind == "fact":
-            self._fact(event.data)
-        elif event.kind == "begin" and event.data.get("phase") in (*_BEFORE, *_AFTER):
+        if isinstance(event, JobPlanned):
+            self._plan(event)
+        elif isinstance(event, ContractDecided):
+            held = (event.contract.name, _EITHER)
+            self._tests = [test for test in self._tests if self._contract(test) in held]
+        elif isinstance(event, StepBegan) and event.phase in (*_BEFORE, *_AFTER):
             self._since = event.at
-        elif event.kind == "end" and event.data.get("phase") in (*_BEFORE, *_AFTER):
+        elif isinstance(event, StepEnded) and event.phase in (*_BEFORE, *_AFTER):
             self._ended(event)
-        elif event.kind == "verdict":
+        elif isinstance(event, VerdictReached):
             self._verdict(event)
 
     @property
@@ -58,7 +63,7 @@ class Remaining:
         """Seconds of the tests; as long as the contract is not known, of the longer one."""
         sums: dict[str, float] = {}
         for test in self._tests:
-            contract = str(self._about.get(test, {}).get("contract", _EITHER))
+            contract = self._contract(test)
             sums[contract] = sums.get(contract, 0.0) + self._guess(test)
         return sums.pop(_EITHER, 0.0) + max(sums.values(), default=0.0)
 
@@ -70,34 +75,31 @@ class Remaining:
     def _name(self, what: str) -> str:
         return f"{self._prefix} {what}"
 
-    def _fact(self, data: dict[str, Any]) -> None:
-        if data["subject"] == "job":
-            limited = " limited" if data.get("case") or data.get("path", "all") != "all" else ""
-            self._prefix = f"{data.get('host', '')} {data.get('l2', '')}{limited}"
-            self._about, self._tests = data.get("about", {}), list(data.get("tests", ()))
-            needs_l1 = any(self._about.get(t, {}).get("needs_l1", True) for t in self._tests)
-            self._phases = [p for p in (*_BEFORE, *_AFTER) if needs_l1 or p != "l1"]
-            self._since = time.time()
-        elif data["subject"] == "contract":
-            held = (data["name"], _EITHER)
-            self._tests = [
-                t for t in self._tests if self._about.get(t, {}).get("contract", _EITHER) in held
-            ]
+    def _plan(self, job: JobPlanned) -> None:
+        limited = " limited" if job.case or job.path != ALL else ""
+        self._prefix = f"{job.host} {job.l2}{limited}"
+        self._about, self._tests = job.about, list(job.tests)
+        needs_l1 = any(self._about.get(test, AboutTest()).needs_l1 for test in self._tests)
+        self._phases = [p for p in (*_BEFORE, *_AFTER) if needs_l1 or p != "l1"]
+        self._since = time.time()
 
-    def _ended(self, event: Event) -> None:
-        phase = event.data["phase"]
+    def _contract(self, test: str) -> str:
+        return self._about.get(test, AboutTest()).contract
+
+    def _ended(self, event: StepEnded) -> None:
+        phase = event.phase
         if phase in self._phases:
             self._phases.remove(phase)
         self._since = event.at
-        if not event.data.get("failed") and event.seconds is not None:
+        if not event.failed:
             self._took[self._name(phase)] = event.seconds
         if phase in _AFTER and self._prefix:
             self._durations.note_all(self._took)
 
-    def _verdict(self, event: Event) -> None:
-        test = event.data["test"]
+    def _verdict(self, event: VerdictReached) -> None:
+        test = event.test
         if test in self._tests:  # not of another contract, so it may skip for what the host lacks
             self._tests.remove(test)
-            if event.data["verdict"] in (Verdict.PASS, Verdict.FAIL, Verdict.SKIP):
+            if event.verdict in (Verdict.PASS, Verdict.FAIL, Verdict.SKIP):
                 self._took[self._name(test)] = max(0.0, event.at - self._since)
         self._since = event.at

@@ -5,15 +5,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from l2gate.contract.case_result import CaseResult, TableCase, VcpuCase
 from l2gate.contract.judge import Verdict
 from l2gate.contract.paths import ALL, COMMIT
-from l2gate.injection.vectors import EXCEPTIONS, name
+from l2gate.contract.vectors import EXCEPTIONS, name
 from l2gate.report import again
 from l2gate.report.findings import Finding, findings, hint_of
 from l2gate.report.progress import COLOURS, Progress
@@ -83,7 +83,7 @@ class _Report:
         result = self._result
         reason, hint = hint_of(result.reason)
         if result.verdict in (Verdict.INFRA_ERROR, Verdict.INCONCLUSIVE) and self._findings:
-            reason, hint = result.error["cause"] if result.error else self._summary(), ""
+            reason, hint = result.error.cause if result.error else self._summary(), ""
         head = Text(f"{'verdict':<10}")
         head += Text(result.verdict.upper(), style=COLOURS[result.verdict])
         self._print(head + Text(f": {reason}"))
@@ -95,7 +95,7 @@ class _Report:
     def _again(self) -> None:
         """The line for a verdict that no test alone stands for."""
         result = self._result
-        settings = again.of_run(asdict(result))
+        settings = again.of_run(result)
         if result.verdict == Verdict.INFRA_ERROR:
             self._say(f"{'again':<10}{again.run_line(settings, result.asked)}")
         elif result.verdict == Verdict.INCONCLUSIVE:  # what was left out may be what is lacking
@@ -131,11 +131,11 @@ _ROW = "{:<34} {:<7} {:<10} {:<32} {:<10} {:<20} {:<10} {}"
 def _vector_rows(result: Result) -> list[str]:
     """How vectors were refused while L2 was active, and by what that is known: one row for all
     that went alike."""
-    grouped: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    grouped: dict[int, list[VcpuCase]] = defaultdict(list)
     for case in result.cases:
-        refusal = case["active_level"] == "L2" and case["expected_errno"]
-        if refusal and "table" not in case and "qemu" not in case:
-            grouped[case["vector"]].append(case)
+        refusal = case.active_level == "L2" and case.expected_errno
+        if refusal and isinstance(case, VcpuCase) and not case.by_qemu:
+            grouped[case.vector].append(case)
     if not grouped:
         return []
     alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
@@ -145,7 +145,7 @@ def _vector_rows(result: Result) -> list[str]:
              "its CR3", "its RIP", "vCPU state", "afterwards")  # fmt: skip
     rows = [_ROW.format(*heads)]
     for (exception, errno, *cells), numbers in alike.items():
-        tries = sorted({sum(case["repeat"] for case in grouped[number]) for number in numbers})
+        tries = sorted({sum(case.repeat for case in grouped[number]) for number in numbers})
         times = "-".join(str(one) for one in dict.fromkeys((tries[0], tries[-1])))
         rows.append(_ROW.format(_vectors(numbers, exception), errno, times, *map(str, cells)))
     if any(vector not in EXCEPTIONS for vector in grouped):
@@ -163,14 +163,14 @@ def _vectors(numbers: list[int], exception: bool) -> str:
     return f"{len(numbers)} {what}: {ranges(numbers)}"
 
 
-def _cells(cases: list[dict[str, Any]]) -> tuple[Any, ...]:
-    proofs = [case["proof"] for case in cases]
+def _cells(cases: list[VcpuCase]) -> tuple[Any, ...]:
+    proofs = [case.proof for case in cases]
     return (
-        ", ".join(sorted({str(case["seen_errno"]) for case in cases})),
-        _active_by(proofs[0]["how"]),
-        _some(proof["cr3"] for proof in proofs),
-        _some(proof["rip"] for proof in proofs),
-        "unchanged" if all(proof["unchanged"] for proof in proofs) else "CHANGED",
+        ", ".join(sorted({str(case.seen_errno) for case in cases})),
+        _active_by(proofs[0].how),
+        _some(proof.cr3 for proof in proofs),
+        _some(proof.rip for proof in proofs),
+        "unchanged" if all(proof.unchanged for proof in proofs) else "CHANGED",
         listed(afterwards(case) for case in cases),
     )
 
@@ -196,10 +196,10 @@ _TABLE_ROW = "{:<26} {:>6} {:>10} {:>11} {:>8} {:>8}"
 
 def _table_rows(result: Result) -> list[str]:
     """One row per case table: how many cases, and who got what userspace sent."""
-    grouped: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    grouped: dict[str, list[TableCase]] = defaultdict(list)
     for case in result.cases:
-        if "table" in case:
-            grouped[case["table"]].append(case)
+        if isinstance(case, TableCase):
+            grouped[case.table].append(case)
     if not grouped:
         return []
     rows = ["Cases of tables, and who got the exception in those with L2 active: its own handler,"]
@@ -207,8 +207,8 @@ def _table_rows(result: Result) -> list[str]:
     heads = ("table", "cases", "L2 active", "L2 handler", "L1 exit", "nobody")
     rows.append(_TABLE_ROW.format(*heads))
     for table, cases in grouped.items():
-        in_l2 = [case for case in cases if case["active_level"] == "L2"]
-        who = Counter(case["who"] for case in in_l2)
+        in_l2 = [case for case in cases if case.active_level == "L2"]
+        who = Counter(case.who for case in in_l2)
         counts = (len(cases), len(in_l2), who["L2-handler"], who["L1-exit"], who["nobody"])
         rows.append(_TABLE_ROW.format(table, *counts))
     return rows
@@ -218,9 +218,9 @@ def _qemu_rows(result: Result) -> list[str]:
     """What QEMU was made to inject by itself, and what became of it."""
     rows = []
     for case in result.cases:
-        if "qemu" in case:
-            by = f"{case['path']} {name(case['vector'])}"
-            rows.append(f"{by:<26} {case['active_level']} active  {case['reason']}")
+        if case.by_qemu:
+            by = f"{case.path} {name(case.vector)}"
+            rows.append(f"{by:<26} {case.active_level} active  {case.reason}")
             if stopped_by_design(case):
                 rows.append(f"{'':<37}(QEMU 10 stops its VM, here L1, by design when that happens)")
     return ["Injected by L0's QEMU itself, into L1's vCPU:", *rows] if rows else []
@@ -231,24 +231,24 @@ _PATH_ROW = "{:<12} {:<52} {:<22} {:>6} {:>10} {:>8}"
 
 def _path_rows(result: Result) -> list[str]:
     """One row per way of injecting: whether the commit's check covers it, and its cases."""
-    used = [path for path in result.paths if path["chosen"] and path["cases"]]
+    used = [path for path in result.paths if path.chosen and path.cases]
     if not used:
         return []
     heads = ("path", "how", f"covered by {COMMIT}", "cases", "L2 active", "passing")
     rows = [_PATH_ROW.format(*heads)]
     for path in used:
-        counts = (path["cases"], path["l2_active"], path["passing"])
-        said = "yes" if path["covered"] else "no, it never was"
-        rows.append(_PATH_ROW.format(path["name"], path["how"], said, *counts))
+        counts = (path.cases, path.l2_active, path.passing)
+        said = "yes" if path.covered else "no, it never was"
+        rows.append(_PATH_ROW.format(path.name, path.how, said, *counts))
     return rows
 
 
 def _notes(result: Result) -> list[str]:
     """Known deviations, and what was skipped and why: each once."""
     known = Counter(
-        f"{_place(case)}: {deviation(text, case['active_level'])}"
+        f"{_place(case)}: {deviation(text, case.active_level)}"
         for case in result.cases
-        for text in case.get("deviations", ())
+        for text in case.deviations
     )
     lines = [
         f"known     as the table tells: {text} ({count} case{'s'[: count > 1]})"
@@ -264,7 +264,7 @@ def _notes(result: Result) -> list[str]:
             lines.append(f"skipped   {what}: {why}")
     lines += [f"FINDING   {place}: {text}" for place, text in _found(result)]
     lines += [
-        f"not asked {lack['cases']} cases of {lack['table']}, which need {lack['lacks']}"
+        f"not asked {lack.cases} cases of {lack.table}, which need {lack.lacks}"
         for lack in result.unasked
     ]
     return [*lines, ""] if lines else []
@@ -273,16 +273,16 @@ def _notes(result: Result) -> list[str]:
 def _found(result: Result) -> Iterator[tuple[str, str]]:
     """What is neither known of the kernel's era nor was promised by it: it decides nothing."""
     for case in result.cases:
-        if case.get("finding"):
-            asked = f" ({case['asked']})" if "asked" in case else ""
-            yield f"{_place(case)}{asked}", case["finding"]
+        if case.finding:
+            asked = f" ({case.asked})" if isinstance(case, TableCase) else ""
+            yield f"{_place(case)}{asked}", case.finding
 
 
-def _place(case: dict[str, Any]) -> str:
+def _place(case: CaseResult) -> str:
     """The row of a case, or by which way QEMU was made to inject what."""
-    if "table" in case:
-        return f"{case['table']}.txt:{case['line']} {case['case']}"
-    return f"QEMU's {case['path']} {name(case['vector'])}"
+    if isinstance(case, TableCase):
+        return case.row
+    return f"QEMU's {case.path} {name(case.vector)}"
 
 
 # --- what was asked -------------------------------------------------------------------------------
@@ -296,20 +296,18 @@ def _ground(result: Result) -> list[str]:
     lines = []
     if result.contract:
         contract = result.contract
-        lines.append(
-            f"contract  {contract['name']}: {contract['why']}; decided by {contract['commit']}"
-        )
+        lines.append(f"contract  {contract.name}: {contract.why}; decided by {contract.commit}")
     if result.host:
         host = result.host
-        machine = host["emulator"] or host["cpu_model"]
+        machine = host.emulator or host.cpu_model
         l1 = result.provenance.l1_qemu if result.provenance else ""
         lines.append(
-            f"host      {host['spec']} ({machine}), {host['virtualization']}, "
-            f"{host['kvm_module']} nested={host['nested']}" + (f"; L1 in QEMU {l1}" if l1 else "")
+            f"host      {host.spec} ({machine}), {host.virtualization}, "
+            f"{host.kvm_module} nested={host.nested}" + (f"; L1 in QEMU {l1}" if l1 else "")
         )
     if result.kernel:
         kernel = result.kernel
-        lines.append(f"kernel    {kernel['spec']}: {kernel['release']}, {kernel['description']}")
+        lines.append(f"kernel    {kernel.spec}: {kernel.release}, {kernel.description}")
     spent = [
         f"{what} {result.seconds[phase]:.1f}"
         for phase, what in _PHASES.items()

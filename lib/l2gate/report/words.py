@@ -4,13 +4,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
+from l2gate.contract.case_result import CaseResult, TableCase, TableProof
 from l2gate.contract.judge import Verdict
-from l2gate.injection.vectors import label
+from l2gate.contract.vectors import label
 
-_Case = Mapping[str, Any]
+
+class HasVector(Protocol):
+    """A case, or what became of one."""
+
+    @property
+    def vector(self) -> int: ...
+
 
 #: As the judges say it: `errno seen none (accepted), errno wanted EINVAL`.
 _COLUMN = re.compile(r"^(?P<what>\w+) seen (?P<seen>.+?), (?P=what) wanted (?P<wanted>.+)$")
@@ -44,28 +51,28 @@ _YET_CHANGED = "refused, yet the vCPU's state changed"
 _BESIDE = {"(same)": "(as before)", "(payload)": "(the payload)", "(given)": "(as it was sent)"}
 
 
-def what(case: _Case) -> str:
+def what(case: CaseResult) -> str:
     """Which case it is."""
-    if "table" in case:
-        return f"{case['table']}.txt:{case['line']} {case['case']}: {case['asked']}"
-    asked = "" if case["injected"] else " injected=0"
-    times = f", {case['repeat']} times" if case["repeat"] > 1 else ""
-    named = label(case["vector"], case["error_code"])
-    return f"{case['test']}: {named}{asked} with {case['active_level']} active{times}"
+    if isinstance(case, TableCase):
+        return f"{case.row}: {case.asked}"
+    asked = "" if case.injected else " injected=0"
+    times = f", {case.repeat} times" if case.repeat > 1 else ""
+    named = label(case.vector, case.error_code)
+    return f"{case.test}: {named}{asked} with {case.active_level} active{times}"
 
 
-def wanted_and_seen(case: _Case) -> tuple[str, str]:
+def wanted_and_seen(case: CaseResult) -> tuple[str, str]:
     """What had to be, and what was instead, of a case that does not pass."""
-    reason = str(case["reason"])
-    level = str(case["active_level"])
-    if case["verdict"] == Verdict.INCONCLUSIVE:
+    reason = case.reason
+    level = case.active_level
+    if case.verdict == Verdict.INCONCLUSIVE:
         return f"proof that {level} is active, and an answer", reason
     if found := _COLUMN.match(reason):
         column, wanted, seen = found.group("what", "wanted", "seen")
-        refused = case["expected_errno"] and case["seen_errno"] == case["expected_errno"]
+        refused = case.expected_errno and case.seen_errno == case.expected_errno
         if column == "unchanged" and refused:
             return _promised(case), _YET_CHANGED
-        if column == "errno" and case["expected_errno"]:
+        if column == "errno" and case.expected_errno:
             return _promised(case), _cell(column, seen, level)
         return _cell(column, wanted, level), _cell(column, seen, level)
     if reason.startswith("refused, yet it changed"):  # what it was is in the proof
@@ -97,53 +104,59 @@ def _cell(column: str, value: str, level: str) -> str:
     return _COLUMNS.get(column, f"{column} {{value}}").format(value=value)
 
 
-def _promised(case: _Case) -> str:
-    if case["expected_errno"]:
-        return f"refused with {case['expected_errno']}, nothing changed, L1 and L2 go on"
-    if "qemu" in case:  # QEMU's own ioctl; only a refused case of it has no `wanted`
+def _promised(case: CaseResult) -> str:
+    if case.expected_errno:
+        return f"refused with {case.expected_errno}, nothing changed, L1 and L2 go on"
+    if case.by_qemu:  # QEMU's own ioctl; only a refused case of it has no `wanted`
         return "refused: neither L1 nor L2 gets it"
     return "accepted, and L1 and L2 go on"
 
 
-def proof(case: _Case) -> str:
+def proof(case: CaseResult) -> str:
     """How it was known which level was active, and what became of the vCPU."""
-    told = case.get("proof") or {}
-    parts = [str(told.get("how") or "none: it was not conducted")]
-    places = [f"{name.upper()} {told[name]}" for name in ("cr3", "rip") if told.get(name)]
-    parts += [", ".join(places)] if places else []
-    if "unchanged" in told and "qemu" not in case:
-        changed = ", ".join(map(str, told.get("changed") or ()))
+    told = case.proof
+    if told is None:
+        return "none: it was not conducted"
+    parts = [told.how, f"CR3 {told.cr3}, RIP {told.rip}"]
+    if not case.by_qemu:
+        changed = ", ".join(told.changed)
         parts.append(f"changed: {changed}" if changed else "nothing changed")
-    if told.get("exit"):
-        parts.append(f"VM-exit reason {told['exit'].get('reason')}")
-    if told:
-        parts.append(afterwards(case))
-    return "; ".join(parts)
+    if isinstance(told, TableProof) and told.exit:
+        parts.append(f"VM-exit reason {told.exit.get('reason')}")
+    return "; ".join([*parts, afterwards(case)])
 
 
-def afterwards(case: _Case) -> str:
+#: States of QEMU's VM in which it has not stopped for what it was refused.
+_GOES_ON = (None, "running", "paused", "debug")
+
+
+def afterwards(case: CaseResult) -> str:
     """Whether L1 and L2 went on; if QEMU has stopped L1, why that is right."""
-    life = (case.get("proof") or {}).get("liveness") or {}
-    if case.get("qemu") not in (None, "running", "paused", "debug"):
+    qemu = _state_of_qemu(case)
+    if qemu not in _GOES_ON:
         why = "QEMU stopped L1"
         if stopped_by_design(case):
             why += ", as QEMU 10 does by design when KVM refuses its own ioctl"
-        return f"{why} ({case['qemu']})"
-    l1, l2 = bool(life.get("l1")), bool(life.get("l2"))
+        return f"{why} ({qemu})"
+    l1, l2 = (case.proof.liveness.l1, case.proof.liveness.l2) if case.proof else (False, False)
     if l1 == l2:
         return "L1 and L2 went on" if l1 else "L1 and L2 did not go on"
     return "L1 went on, L2 did not" if l1 else "L2 went on, L1 did not"
 
 
-def stopped_by_design(case: _Case) -> bool:
+def stopped_by_design(case: CaseResult) -> bool:
     """Whether QEMU stopped L1 as it must: KVM refused what QEMU itself sent, as it had to."""
-    stopped = case.get("qemu") not in (None, "running", "paused", "debug")
-    return bool(stopped and case["verdict"] == Verdict.PASS and case.get("seen_errno"))
+    stopped = _state_of_qemu(case) not in _GOES_ON
+    return bool(stopped and case.verdict is Verdict.PASS and case.seen_errno)
 
 
-def vectors(cases: Iterable[_Case]) -> str:
+def _state_of_qemu(case: CaseResult) -> str | None:
+    return None if isinstance(case, TableCase) else case.qemu
+
+
+def vectors(cases: Iterable[HasVector]) -> str:
     """All vectors of the cases: `#GP(13), #PF(14)`, `31 vectors (0-1, 3-31)`."""
-    numbers = sorted({int(case["vector"]) for case in cases})
+    numbers = sorted({case.vector for case in cases})
     if len(numbers) <= _MOST_LABELS:
         return ", ".join(label(number, None) for number in numbers)
     return f"{len(numbers)} vectors ({ranges(numbers)})"

@@ -4,55 +4,69 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from avocado import Test
 from avocado.core.exceptions import TestInterrupt
 
 from l2gate.bench.bench import BenchFacts
-from l2gate.contract.judge import Judgement, Verdict
+from l2gate.contract.judge import THEN, Judgement, Verdict, broken_off
 from l2gate.contract.paths import ALL
 from l2gate.foundation.errors import L2gateError, MissingPrerequisite, NotHere
-from l2gate.foundation.events import Event, timeline_from_environment
+from l2gate.foundation.events import timeline_from_environment
 from l2gate.foundation.process import end_with
 from l2gate.injection.evidence import Evidence
-from l2gate.injection.session import Session, failure
-from l2gate.report.result import THEN
+from l2gate.records.events import VerdictReached
 
 E = TypeVar("E", bound=Evidence)
+T = TypeVar("T", bound="SystemTest")
 
 #: A kernel of each contract's era, for whoever wants its tests to run.
 _KERNELS = {"refuse": "debian:6.12+patched", "payload": "debian:6.12"}
-
 
 #: A test of what both contracts promise.
 EITHER = "either"
 
 
-def contract_test(
-    contract: str,
-    on: type[E] = Session,  # type: ignore[assignment]
-    path: str = "",
-) -> Callable[[Callable[[Any, E], None]], Callable[[Any], None]]:
-    """A test that holds under one contract, or `either`; under another it is skipped, with cause
-    and hint. So it is where another path than ``path`` is asked for, which is that of ``on`` unless
-    it is named here.
+@dataclass(frozen=True)
+class ContractTest:
+    """The contract that a test is about, and whether it can do nothing without an L1."""
 
-    The body gets a Session, or what ``on`` names. Everything is opened and closed here, in the
-    test's own thread: Avocado runs tearDown in another one.
+    contract: str
+    needs_l1: bool
+
+
+def contract_test(
+    contract: str, on: type[E]
+) -> Callable[[Callable[[T, E], None]], Callable[[T], None]]:
+    """A test that holds under one contract, or `either`; under another it is skipped, with cause
+    and hint. So it is where another path than that of ``on`` is asked for.
+
+    The body gets what ``on`` names, connected. Everything is opened and closed here, in the test's
+    own thread: Avocado runs tearDown in another one.
     """
 
-    def decorate(body: Callable[[Any, E], None]) -> Callable[[Any], None]:
+    def decorate(body: Callable[[T, E], None]) -> Callable[[T], None]:
         @wraps(body)
-        def test(self: SystemTest) -> None:
-            self.run_under(contract, on, body, path or on.path)
+        def test(self: T) -> None:
+            self.run_under(contract, on, lambda evidence: body(self, evidence))
 
-        test.contract = contract  # type: ignore[attr-defined]
-        test.needs_l1 = on.needs_l1  # type: ignore[attr-defined]
+        setattr(test, _ABOUT, ContractTest(contract, on.needs_l1))
         return test
 
     return decorate
+
+
+_ABOUT = "about_test"
+
+
+def about(test: object) -> ContractTest:
+    """What `contract_test` has noted of a test's method."""
+    found = getattr(test, _ABOUT)
+    assert isinstance(found, ContractTest)
+    return found
 
 
 class SystemTest(Test):  # type: ignore[misc]
@@ -61,18 +75,16 @@ class SystemTest(Test):  # type: ignore[misc]
     #: Seconds after which Avocado interrupts a test; each wait inside has a deadline of its own.
     timeout = 900
 
-    def run_under(
-        self, contract: str, on: type[E], body: Callable[[Any, E], None], path: str = ""
-    ) -> None:
-        judgement = self._judge(contract, on, body, path)
-        data = {
-            "test": self.sentence,
-            "verdict": judgement.verdict.value,
-            "reason": judgement.reason,
-        }
-        timeline_from_environment().record(
-            Event("controller", "verdict", f"{self.sentence}: {judgement.verdict}", data=data)
+    def run_under(self, contract: str, on: type[E], body: Callable[[E], None]) -> None:
+        judgement = self._judge(contract, on, body)
+        reached = VerdictReached(
+            level="controller",
+            text=f"{self.sentence}: {judgement.verdict}",
+            test=self.sentence,
+            verdict=judgement.verdict,
+            reason=judgement.reason,
         )
+        timeline_from_environment().record(reached)
         self.log.info("%s: %s", judgement.verdict, judgement.reason)
         if judgement.verdict is Verdict.SKIP:
             self.cancel(judgement.reason)
@@ -95,17 +107,16 @@ class SystemTest(Test):  # type: ignore[misc]
         """`RefusedWhileL2IsActive.test_every_exception`."""
         return f"{type(self).__name__}.{self._testMethodName}"
 
-    def _judge(
-        self, contract: str, on: type[E], body: Callable[[Any, E], None], path: str
-    ) -> Judgement:
+    def _judge(self, contract: str, on: type[E], body: Callable[[E], None]) -> Judgement:
         session: E | None = None
         try:
             facts = BenchFacts.from_environment()
             end_with(facts.owner)
-            if why := _not_here(facts, contract, path):
+            if why := _not_here(facts, contract, on.path):
                 return Judgement(Verdict.SKIP, why)
             session = on(facts, self.sentence, timeline_from_environment())
-            body(self, session)
+            with session.around():
+                body(session)
             session.check_consoles()
             return session.verdict()
         except NotHere as error:
@@ -123,14 +134,14 @@ class SystemTest(Test):  # type: ignore[misc]
     def _with_cause(self, session: Evidence | None, error: L2gateError) -> Judgement:
         """A failing case seen before the error outweighs it; a crash explains it."""
         if session is None:
-            return failure(error)
+            return broken_off(error)
         if session.judgements and (seen := session.verdict()).verdict is Verdict.FAIL:
             return Judgement(Verdict.FAIL, f"{seen.reason}{THEN}{error}")
         try:
             session.check_consoles()
         except L2gateError as crash:
-            return failure(crash)
-        return failure(error)
+            return broken_off(crash)
+        return broken_off(error)
 
 
 def _not_here(facts: BenchFacts, contract: str, path: str) -> str | None:
