@@ -2,7 +2,7 @@
 /*
  * cases
  *
- * Conducts cases on VMs of its own (own.h): an L1 hypervisor of ours that intercepts exactly what a
+ * Conducts cases on VMs of its own (standalone.h): an L1 hypervisor of ours that intercepts exactly what a
  * case says, and an L2 of ours. It prints
  *   {"type":"cases","format":"vmx"|"svm","soft_exceptions","immediate_exit","any_error_code","tcg",
  *    "cet","caps":{...}}
@@ -36,10 +36,10 @@
  *   pfec_mask=N pfec_match=N    VMX: which #PF error codes that is about [0, 0]
  *   dr7=N               of the level that is active, by KVM_SET_DEBUGREGS [0x400]
  *   debugged=yes|no     userspace debugs the guest: KVM_GUESTDBG_ENABLE, and nothing else of it [no]
- *   old_dr6=none|N      of the level that is active, by KVM_SET_DEBUGREGS [none: OWN_DR6_BEFORE]
+ *   old_dr6=none|N      of the level that is active, by KVM_SET_DEBUGREGS [none: DR6_BEFORE]
  *   l2_dr7=N            what L1 gives L2 in its VMCS or VMCB [0x400]
  *   earlier=yes|no      VMX: before, L2 has a #PF of its own that exits to L1 (a write to
- *                       OWN_FAULT_ADDRESS), and L1 resumes it [no]
+ *                       GVA_NOT_MAPPED), and L1 resumes it [no]
  *   long_out=yes|no     L2 leaves to userspace, right before the ioctl, by an OUT of 3 bytes, not of 2
  *                       [no]
  *   first=none|N        an exception of that vector is made pending before, by KVM_SET_VCPU_EVENTS
@@ -79,7 +79,7 @@
 #include "cpu.h"
 #include "helper.h"
 #include "json.h"
-#include "own.h"
+#include "standalone.h"
 
 #define NONE (~0ULL)	/* the value of a word that says `none` */
 #define EXIT_REASON_CPUID_VMX 10
@@ -101,7 +101,7 @@ struct injection {
 
 static const struct injection nothing_said = {
 	.active = 2, .code = NONE, .payload = NONE, .triple = NONE, .first = NONE,
-	.cr2 = NONE, .dr6 = NONE, .dr7 = OWN_DR7_RESET, .l2_dr7 = OWN_DR7_RESET, .run = 1,
+	.cr2 = NONE, .dr6 = NONE, .dr7 = DR7_RESET, .l2_dr7 = DR7_RESET, .run = 1,
 	.keep_flags = 1, .nmi = NONE, .interrupt = NONE, .shadow = NONE, .old_dr6 = NONE,
 };
 
@@ -131,7 +131,7 @@ static const struct {
 
 #define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
-static struct own_vm vms[4]; /* by capabilities: payload is bit 0, triple fault bit 1 */
+static struct standalone_vm vms[4]; /* by capabilities: payload is bit 0, triple fault bit 1 */
 static struct vcpu_state before, after;
 
 /* --- reading a case -------------------------------------------------------------------------- */
@@ -177,14 +177,14 @@ static bool read_case(char *line, struct injection *injection)
 
 /* --- to the place where it is injected ------------------------------------------------------- */
 
-static struct own_vm *vm_for(const struct injection *injection)
+static struct standalone_vm *vm_for(const struct injection *injection)
 {
 	bool payload = injection->cap, triple = injection->triple_cap;
-	struct own_vm *vm = &vms[payload + 2 * triple];
+	struct standalone_vm *vm = &vms[payload + 2 * triple];
 
-	if (vm->up || own_up(vm, payload, triple))
+	if (vm->up || standalone_up(vm, payload, triple))
 		return vm;
-	own_down(vm);
+	standalone_down(vm);
 	return NULL;
 }
 
@@ -200,10 +200,10 @@ static uint32_t exceptions_of(const struct injection *injection)
 }
 
 /* Brings L1, or through it L2, to the instruction before which the injection is made. */
-static bool arrive(struct own_vm *vm, const struct injection *injection)
+static bool arrive(struct standalone_vm *vm, const struct injection *injection)
 {
 	bool l2 = injection->active == 2;
-	struct own_plan plan = {
+	struct standalone_plan plan = {
 		.enter_l2 = l2,
 		.fault_first = injection->earlier,
 		.long_out = injection->long_out,
@@ -214,27 +214,27 @@ static bool arrive(struct own_vm *vm, const struct injection *injection)
 		.dr7 = injection->l2_dr7,
 		.user = injection->cpl == 3,
 	};
-	struct own_stop stop;
+	struct standalone_stop stop;
 
 	if (vm->svm && injection->earlier) {
 		json_error(EINVAL, NULL, "earlier=yes is for VMX");
 		return false;
 	}
-	if (!own_reset(vm, &plan))
+	if (!standalone_reset(vm, &plan))
 		return false;
-	stop = own_run(vm);
-	if (l2 && stop.port == OWN_PORT_L1_READY)
-		stop = own_run(vm);
-	if (injection->earlier && stop.port == OWN_PORT_EXIT) {
-		own_vmx_keep_exit(vm);
-		stop = own_run(vm);
+	stop = standalone_run(vm);
+	if (l2 && stop.port == PORT_L1_READY)
+		stop = standalone_run(vm);
+	if (injection->earlier && stop.port == PORT_EXIT) {
+		vmx_keep_exit(vm);
+		stop = standalone_run(vm);
 	}
-	if (stop.port == (l2 ? OWN_PORT_L2_READY : OWN_PORT_L1_READY))
+	if (stop.port == (l2 ? PORT_L2_READY : PORT_L1_READY))
 		return true;
 	json_error(stop.error, NULL,
 		   "the level does not start: port %#x, KVM exit %u, VM-instruction error or exit %#llx",
 		   stop.port, stop.reason,
-		   (unsigned long long)*own_at(vm, OWN_SHARED + OWN_LOG));
+		   (unsigned long long)*standalone_at(vm, GPA_SHARED + SHARED_LOG));
 	return false;
 }
 
@@ -274,7 +274,7 @@ static struct kvm_vcpu_events events_of(const struct injection *injection,
 	return events;
 }
 
-static int sync_regs(struct own_vm *vm, const struct kvm_vcpu_events *events, bool with_regs)
+static int sync_regs(struct standalone_vm *vm, const struct kvm_vcpu_events *events, bool with_regs)
 {
 	int error;
 
@@ -284,12 +284,12 @@ static int sync_regs(struct own_vm *vm, const struct kvm_vcpu_events *events, bo
 		vm->run->s.regs.regs = before.regs;
 		vm->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
 	}
-	error = own_settle(vm);
+	error = standalone_settle(vm);
 	vm->run->kvm_dirty_regs = 0;
 	return error;
 }
 
-static int guest_debug(struct own_vm *vm, uint64_t vector)
+static int guest_debug(struct standalone_vm *vm, uint64_t vector)
 {
 	struct kvm_guest_debug debug = {
 		.control = vector == 3 ? KVM_GUESTDBG_INJECT_BP : KVM_GUESTDBG_INJECT_DB,
@@ -298,7 +298,7 @@ static int guest_debug(struct own_vm *vm, uint64_t vector)
 	return ioctl(vm->vcpu, KVM_SET_GUEST_DEBUG, &debug) == 0 ? 0 : errno;
 }
 
-static int machine_check(struct own_vm *vm)
+static int machine_check(struct standalone_vm *vm)
 {
 	struct kvm_x86_mce mce = {
 		.status = 1ULL << 63 | 1ULL << 61 | 1ULL << 60, /* VAL UC EN */
@@ -308,7 +308,7 @@ static int machine_check(struct own_vm *vm)
 	return ioctl(vm->vcpu, KVM_X86_SET_MCE, &mce) == 0 ? 0 : errno;
 }
 
-static int inject(struct own_vm *vm, const struct injection *injection,
+static int inject(struct standalone_vm *vm, const struct injection *injection,
 		  const struct kvm_vcpu_events *events)
 {
 	switch (injection->path) {
@@ -325,11 +325,11 @@ static int inject(struct own_vm *vm, const struct injection *injection,
 	}
 }
 
-static bool set_debug_registers(struct own_vm *vm, const struct injection *injection)
+static bool set_debug_registers(struct standalone_vm *vm, const struct injection *injection)
 {
 	struct kvm_debugregs debugregs;
 
-	if (injection->dr7 == OWN_DR7_RESET && injection->old_dr6 == NONE)
+	if (injection->dr7 == DR7_RESET && injection->old_dr6 == NONE)
 		return true;
 	if (ioctl(vm->vcpu, KVM_GET_DEBUGREGS, &debugregs) != 0)
 		return false;
@@ -340,24 +340,24 @@ static bool set_debug_registers(struct own_vm *vm, const struct injection *injec
 }
 
 /* To a VM that takes this one's place. */
-static bool move(struct own_vm *vm)
+static bool move(struct standalone_vm *vm)
 {
-	struct own_vm to = { 0 };
-	bool good = own_move(vm, &to);
+	struct standalone_vm to = { 0 };
+	bool good = standalone_move(vm, &to);
 
-	own_down(vm);
+	standalone_down(vm);
 	*vm = to;
 	return good;
 }
 
-static bool debug(struct own_vm *vm)
+static bool debug(struct standalone_vm *vm)
 {
 	struct kvm_guest_debug debug = { .control = KVM_GUESTDBG_ENABLE };
 
 	return ioctl(vm->vcpu, KVM_SET_GUEST_DEBUG, &debug) == 0;
 }
 
-static bool make_first(struct own_vm *vm, const struct injection *injection)
+static bool make_first(struct standalone_vm *vm, const struct injection *injection)
 {
 	struct injection first = nothing_said;
 	struct kvm_vcpu_events events;
@@ -376,7 +376,7 @@ static bool make_first(struct own_vm *vm, const struct injection *injection)
 }
 
 /* A userspace without payload can tell KVM the new CR2 or DR6 in no other way. */
-static bool set_registers(struct own_vm *vm, const struct injection *injection)
+static bool set_registers(struct standalone_vm *vm, const struct injection *injection)
 {
 	struct kvm_debugregs debugregs;
 	struct kvm_sregs sregs;
@@ -396,7 +396,7 @@ static bool set_registers(struct own_vm *vm, const struct injection *injection)
 	return ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &debugregs) == 0;
 }
 
-static bool follow_up(struct own_vm *vm, const struct injection *injection)
+static bool follow_up(struct standalone_vm *vm, const struct injection *injection)
 {
 	struct kvm_vcpu_events events;
 	struct kvm_regs regs;
@@ -415,18 +415,18 @@ static bool guest_mode(const struct vcpu_state *state)
 {
 	if (state->nested.supported)
 		return state->nested.flags & KVM_STATE_NESTED_GUEST_MODE;
-	return state->sregs.cr3 == OWN_L2_CR3;
+	return state->sregs.cr3 == GPA_L2_CR3;
 }
 
-static const char *receiver(const struct own_stop *stop, bool l2)
+static const char *receiver(const struct standalone_stop *stop, bool l2)
 {
 	if (stop->error == EINTR)
 		return "hangs";
 	switch (stop->port) {
-	case OWN_PORT_HIT: return l2 ? "L2-handler" : "L1-handler";
-	case OWN_PORT_EXIT: return "L1-exit";
-	case OWN_PORT_FAILED: return "L1-vmfail";
-	case OWN_PORT_NOTHING: return "nobody";
+	case PORT_HIT: return l2 ? "L2-handler" : "L1-handler";
+	case PORT_EXIT: return "L1-exit";
+	case PORT_FAILED: return "L1-vmfail";
+	case PORT_NOTHING: return "nobody";
 	}
 	switch (stop->reason) {
 	case KVM_EXIT_SHUTDOWN: return "shutdown";
@@ -437,7 +437,7 @@ static const char *receiver(const struct own_stop *stop, bool l2)
 }
 
 /* The handler reads DR6 and DR7 next: with DR7.GD still set that would be another #DB. */
-static bool let_record(struct own_vm *vm)
+static bool let_record(struct standalone_vm *vm)
 {
 	struct kvm_debugregs debugregs = after.debugregs;
 
@@ -446,45 +446,45 @@ static bool let_record(struct own_vm *vm)
 		if (ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &debugregs) != 0)
 			return false;
 	}
-	return own_run(vm).port == OWN_PORT_RECORDED;
+	return standalone_run(vm).port == PORT_RECORDED;
 }
 
 /* L2 leaves to L1 by CPUID; then the vCPU is where it can be reset. */
-static bool leave_l2(struct own_vm *vm)
+static bool leave_l2(struct standalone_vm *vm)
 {
 	uint64_t reason;
 
-	if (own_run(vm).port != OWN_PORT_EXIT)
+	if (standalone_run(vm).port != PORT_EXIT)
 		return false;
-	reason = vm->svm ? *own_at(vm, OWN_VMCS + 0x70) : *own_at(vm, OWN_SHARED + OWN_LOG);
+	reason = vm->svm ? *standalone_at(vm, GPA_VMCS + 0x70) : *standalone_at(vm, GPA_SHARED + SHARED_LOG);
 	return reason == (vm->svm ? EXIT_CODE_CPUID_SVM : EXIT_REASON_CPUID_VMX);
 }
 
-static void print_hits(struct own_vm *vm)
+static void print_hits(struct standalone_vm *vm)
 {
-	uint64_t count = *own_at(vm, OWN_SHARED + OWN_HIT_COUNT);
+	uint64_t count = *standalone_at(vm, GPA_SHARED + SHARED_HIT_COUNT);
 
 	json_list("hits");
 	for (uint64_t i = 0; i < count && i < 16; i++) {
-		uint64_t *hit = own_at(vm, OWN_SHARED + OWN_HITS + (i << OWN_HIT_SHIFT));
+		uint64_t *hit = standalone_at(vm, GPA_SHARED + SHARED_HITS + (i << HIT_SHIFT));
 
 		json_object(NULL);
-		json_number("vector", (long long)hit[OWN_VECTOR / 8]);
-		if (hit[OWN_HAS_CODE / 8])
-			json_hex("code", hit[OWN_ERROR_CODE / 8]);
+		json_number("vector", (long long)hit[HIT_VECTOR / 8]);
+		if (hit[HIT_HAS_CODE / 8])
+			json_hex("code", hit[HIT_ERROR_CODE / 8]);
 		else
 			json_null("code");
-		json_hex("cr2", hit[OWN_CR2 / 8]);
-		json_hex("dr6", hit[OWN_DR6 / 8]);
-		json_hex("dr7", hit[OWN_DR7 / 8]);
-		json_hex("rip", hit[OWN_RIP / 8]);
-		json_hex("cr3", hit[OWN_CR3 / 8]);
+		json_hex("cr2", hit[HIT_CR2 / 8]);
+		json_hex("dr6", hit[HIT_DR6 / 8]);
+		json_hex("dr7", hit[HIT_DR7 / 8]);
+		json_hex("rip", hit[HIT_RIP / 8]);
+		json_hex("cr3", hit[HIT_CR3 / 8]);
 		json_close_object();
 	}
 	json_close_list();
 }
 
-static void print_stop(struct own_vm *vm, const struct own_stop *stop, const char *who)
+static void print_stop(struct standalone_vm *vm, const struct standalone_stop *stop, const char *who)
 {
 	json_text("who", who);
 	json_hex("cr2", after.sregs.cr2);
@@ -496,26 +496,26 @@ static void print_stop(struct own_vm *vm, const struct own_stop *stop, const cha
 	if (!strcmp(who, "L1-exit")) {
 		json_object("exit");
 		if (vm->svm)
-			own_svm_print_exit(vm);
+			svm_print_exit(vm);
 		else
-			own_vmx_print_exit(vm);
+			vmx_print_exit(vm);
 		json_close_object();
 	}
 }
 
 /* Lets the vCPU run until somebody has it, and back to L1. Returns whether the VM can be reused. */
-static bool see_who(struct own_vm *vm)
+static bool see_who(struct standalone_vm *vm)
 {
-	struct own_stop stop = own_run(vm);
+	struct standalone_stop stop = standalone_run(vm);
 	bool good = stop.port >= 0, l2;
 	const char *who;
 
-	if (!own_read(vm, &after))
+	if (!standalone_read(vm, &after))
 		return false;
 	l2 = guest_mode(&after);
 	who = receiver(&stop, l2);
 	print_stop(vm, &stop, who);
-	if (stop.port == OWN_PORT_HIT)
+	if (stop.port == PORT_HIT)
 		good = let_record(vm);
 	print_hits(vm);
 	if (good && l2)
@@ -525,11 +525,11 @@ static bool see_who(struct own_vm *vm)
 }
 
 /* Takes back what was injected; the level must then go on as if nothing had been. */
-static bool take_back(struct own_vm *vm)
+static bool take_back(struct standalone_vm *vm)
 {
 	json_text("who", "not-run");
 	if (ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &before.events) != 0 ||
-	    own_run(vm).port != OWN_PORT_NOTHING)
+	    standalone_run(vm).port != PORT_NOTHING)
 		return false;
 	return !guest_mode(&before) || leave_l2(vm);
 }
@@ -564,18 +564,18 @@ static void print_injection(int error)
 }
 
 /* To where the injection is made. Prints an error line and returns false on failure. */
-static bool set_up(struct own_vm *vm, const struct injection *injection)
+static bool set_up(struct standalone_vm *vm, const struct injection *injection)
 {
 	return arrive(vm, injection) &&
-	       (set_debug_registers(vm, injection) || own_fail("KVM_SET_DEBUGREGS")) &&
+	       (set_debug_registers(vm, injection) || standalone_fail("KVM_SET_DEBUGREGS")) &&
 	       (injection->moved != BEFORE || move(vm)) &&
-	       (!injection->debugged || debug(vm) || own_fail("KVM_SET_GUEST_DEBUG")) &&
-	       (make_first(vm, injection) || own_fail("an exception before it")) &&
-	       own_read(vm, &before);
+	       (!injection->debugged || debug(vm) || standalone_fail("KVM_SET_GUEST_DEBUG")) &&
+	       (make_first(vm, injection) || standalone_fail("an exception before it")) &&
+	       standalone_read(vm, &before);
 }
 
 /* Returns whether the VM can be used again. */
-static bool conduct(struct own_vm *vm, const struct injection *injection)
+static bool conduct(struct standalone_vm *vm, const struct injection *injection)
 {
 	struct kvm_vcpu_events events;
 	bool good;
@@ -585,14 +585,14 @@ static bool conduct(struct own_vm *vm, const struct injection *injection)
 		return false;
 	events = events_of(injection, &before.events);
 	error = inject(vm, injection, &events);
-	if (!own_read(vm, &after))
+	if (!standalone_read(vm, &after))
 		return false;
 	print_injection(error);
 	if (injection->earlier)
-		own_vmx_print_kept(vm);
+		vmx_print_kept(vm);
 	good = (error || set_registers(vm, injection)) && follow_up(vm, injection) &&
 	       (injection->moved != AFTER || move(vm)) &&
-	       (!injection->cut_short || own_unmap(vm, OWN_IDT));
+	       (!injection->cut_short || standalone_unmap(vm, GPA_IDT));
 	if (injection->run) {
 		good = see_who(vm) && good;
 	} else {
@@ -615,12 +615,12 @@ static void answer(char *line)
 {
 	double start = seconds();
 	struct injection injection;
-	struct own_vm *vm;
+	struct standalone_vm *vm;
 
 	if (read_case(line, &injection)) {
 		vm = vm_for(&injection);
 		if (vm && (!conduct(vm, &injection) || injection.path == MCE))
-			own_down(vm);
+			standalone_down(vm);
 	}
 	json_begin("done");
 	json_real("seconds", seconds() - start);
@@ -638,7 +638,7 @@ static const struct {
 	CAPABILITY(KVM_CAP_HYPERV_CPUID), CAPABILITY(KVM_CAP_ASYNC_PF_INT),
 };
 
-static void print_head(const struct own_vm *vm)
+static void print_head(const struct standalone_vm *vm)
 {
 	json_begin("cases");
 	json_text("format", vm->svm ? "svm" : "vmx");
@@ -664,12 +664,12 @@ int verb_cases(int argc, char **argv)
 
 	(void)argc;
 	(void)argv;
-	if (!own_up(&vms[0], false, false))
+	if (!standalone_up(&vms[0], false, false))
 		return FAILED;
 	print_head(&vms[0]);
 	while (fgets(line, sizeof(line), stdin))
 		answer(line);
 	for (size_t i = 0; i < COUNT(vms); i++)
-		own_down(&vms[i]);
+		standalone_down(&vms[i]);
 	return DONE;
 }

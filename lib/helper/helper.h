@@ -14,7 +14,7 @@ int verb_inject(int argc, char **argv);
 int verb_bridge(int argc, char **argv);
 int verb_l2(int argc, char **argv);
 int verb_victim(int argc, char **argv);
-int verb_keep(int argc, char **argv);
+int verb_supervise(int argc, char **argv);
 int verb_kmsg(int argc, char **argv);
 int verb_cases(int argc, char **argv);
 

@@ -23,7 +23,7 @@ static const struct {
 	{ "l2", verb_l2, "run the tiny nested guest" },
 	{ "cases", verb_cases, "conduct cases on a VM of its own, as stdin says" },
 	{ "victim", verb_victim, "a process that takes exceptions as signals" },
-	{ "keep", verb_keep, "own what a job has on a lab host, and put it away" },
+	{ "supervise", verb_supervise, "hold what a job has on a lab host, and put it away" },
 	{ "kmsg", verb_kmsg, "print the kernel's messages" },
 };
 
@@ -47,7 +47,7 @@ static int usage(void)
 {
 	fprintf(stderr, "usage: l2gate-helper VERB [ARGUMENT ...]\n");
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
-		fprintf(stderr, "  %-8s %s\n", verbs[i].name, verbs[i].what);
+		fprintf(stderr, "  %-9s %s\n", verbs[i].name, verbs[i].what);
 	return MISUSED;
 }
 

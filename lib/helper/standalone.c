@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Building, resetting and running the helper's own VM; see own.h. */
+/* Building, resetting and running the helper's own VM; see standalone.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -10,7 +10,7 @@
 #include <unistd.h>
 
 #include "json.h"
-#include "own.h"
+#include "standalone.h"
 
 #define RUN_SECONDS 20
 #define CPUID_ENTRIES 256
@@ -25,75 +25,75 @@ enum {
 };
 #define MSR_VM_HSAVE_PA 0xc0010117
 
-bool own_fail(const char *what)
+bool standalone_fail(const char *what)
 {
 	json_error(errno, "L0 needs /dev/kvm with nested=1", "the helper's own VM: %s", what);
 	return false;
 }
 
-uint64_t *own_at(struct own_vm *vm, uint64_t where)
+uint64_t *standalone_at(struct standalone_vm *vm, uint64_t where)
 {
 	return (uint64_t *)(vm->memory + where);
 }
 
-uint64_t own_symbol(const uint8_t *symbol)
+uint64_t standalone_symbol(const uint8_t *symbol)
 {
-	return OWN_CODE + (uint64_t)(symbol - own_start);
+	return GPA_CODE + (uint64_t)(symbol - standalone_start);
 }
 
 /* --- building -------------------------------------------------------------------------------- */
 
 /* Identity-maps the first GiB by 2 MiB pages, under two roots. */
-static void build_page_tables(struct own_vm *vm)
+static void build_page_tables(struct standalone_vm *vm)
 {
 	enum { PRESENT_WRITE_USER = 7, LARGE = 0x80 };
 
-	*own_at(vm, OWN_L1_CR3) = OWN_PDPT | PRESENT_WRITE_USER;
-	*own_at(vm, OWN_L2_CR3) = OWN_PDPT | PRESENT_WRITE_USER;
-	*own_at(vm, OWN_PDPT) = OWN_PD | PRESENT_WRITE_USER;
+	*standalone_at(vm, GPA_L1_CR3) = GPA_PDPT | PRESENT_WRITE_USER;
+	*standalone_at(vm, GPA_L2_CR3) = GPA_PDPT | PRESENT_WRITE_USER;
+	*standalone_at(vm, GPA_PDPT) = GPA_PD | PRESENT_WRITE_USER;
 	for (uint64_t i = 0; i < 512; i++)
-		own_at(vm, OWN_PD)[i] = i << 21 | LARGE | PRESENT_WRITE_USER;
+		standalone_at(vm, GPA_PD)[i] = i << 21 | LARGE | PRESENT_WRITE_USER;
 }
 
-static void build_descriptors(struct own_vm *vm)
+static void build_descriptors(struct standalone_vm *vm)
 {
-	own_at(vm, OWN_GDT)[1] = 0x00af9b000000ffff; /* 64-bit code */
-	own_at(vm, OWN_GDT)[2] = 0x00cf93000000ffff; /* data */
-	own_at(vm, OWN_GDT)[3] = 0x00008b0000000067 | (uint64_t)OWN_TSS << 16;
-	*(uint32_t *)(vm->memory + OWN_TSS + 4) = OWN_L2_STACK; /* RSP0, for a handler of CPL 3 */
-	for (uint64_t i = 0; i < OWN_VECTORS; i++) {
-		uint64_t to = own_symbol(own_stubs) + i * OWN_STUB_SIZE;
+	standalone_at(vm, GPA_GDT)[1] = 0x00af9b000000ffff; /* 64-bit code */
+	standalone_at(vm, GPA_GDT)[2] = 0x00cf93000000ffff; /* data */
+	standalone_at(vm, GPA_GDT)[3] = 0x00008b0000000067 | (uint64_t)GPA_TSS << 16;
+	*(uint32_t *)(vm->memory + GPA_TSS + 4) = GPA_L2_STACK; /* RSP0, for a handler of CPL 3 */
+	for (uint64_t i = 0; i < VECTORS; i++) {
+		uint64_t to = standalone_symbol(standalone_stubs) + i * STUB_SIZE;
 
 		/* a trap gate, present: interrupts stay on (SDM volume 3, figure 6-8) */
-		own_at(vm, OWN_IDT)[2 * i] = (to & 0xffff) | OWN_CODE_SELECTOR << 16 |
+		standalone_at(vm, GPA_IDT)[2 * i] = (to & 0xffff) | CODE_SELECTOR << 16 |
 					     0x8f00ULL << 32 | (to & 0xffff0000) << 32;
 	}
 }
 
-static bool build_memory(struct own_vm *vm)
+static bool build_memory(struct standalone_vm *vm)
 {
-	vm->memory = mmap(NULL, OWN_MEMORY, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+	vm->memory = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
 			  0);
 	if (vm->memory == MAP_FAILED)
-		return own_fail("its memory");
-	memcpy(own_at(vm, OWN_CODE), own_start, (size_t)(own_end - own_start));
+		return standalone_fail("its memory");
+	memcpy(standalone_at(vm, GPA_CODE), standalone_start, (size_t)(standalone_end - standalone_start));
 	build_page_tables(vm);
 	build_descriptors(vm);
 	return true;
 }
 
-static bool add_memory(struct own_vm *vm)
+static bool add_memory(struct standalone_vm *vm)
 {
 	struct kvm_userspace_memory_region region = {
-		.memory_size = OWN_MEMORY,
+		.memory_size = MEMORY_SIZE,
 		.userspace_addr = (uint64_t)vm->memory,
 	};
 
 	return ioctl(vm->vm, KVM_SET_USER_MEMORY_REGION, &region) == 0 ||
-	       own_fail("KVM_SET_USER_MEMORY_REGION");
+	       standalone_fail("KVM_SET_USER_MEMORY_REGION");
 }
 
-static bool enable(struct own_vm *vm, uint32_t capability)
+static bool enable(struct standalone_vm *vm, uint32_t capability)
 {
 	struct kvm_enable_cap cap = { .cap = capability, .args = { 1 } };
 
@@ -115,7 +115,7 @@ static void clamp(struct kvm_cpuid_entry2 *entry)
 }
 
 /* Without the CPU's own CPUID KVM would let the guest have neither VMX nor SVM. */
-static bool set_cpuid(struct own_vm *vm)
+static bool set_cpuid(struct standalone_vm *vm)
 {
 	static struct {
 		struct kvm_cpuid2 head;
@@ -135,7 +135,7 @@ static bool set_cpuid(struct own_vm *vm)
 	return ioctl(vm->vcpu, KVM_SET_CPUID2, &cpuid) == 0;
 }
 
-static bool set_msr(struct own_vm *vm, uint32_t index, uint64_t value)
+static bool set_msr(struct standalone_vm *vm, uint32_t index, uint64_t value)
 {
 	struct {
 		struct kvm_msrs head;
@@ -145,7 +145,7 @@ static bool set_msr(struct own_vm *vm, uint32_t index, uint64_t value)
 	return ioctl(vm->vcpu, KVM_SET_MSRS, &msrs) == 1;
 }
 
-static bool get_msr(struct own_vm *vm, uint32_t index, uint64_t *value)
+static bool get_msr(struct standalone_vm *vm, uint32_t index, uint64_t *value)
 {
 	struct {
 		struct kvm_msrs head;
@@ -157,12 +157,12 @@ static bool get_msr(struct own_vm *vm, uint32_t index, uint64_t *value)
 	return good;
 }
 
-static bool enable_virtualization(struct own_vm *vm)
+static bool enable_virtualization(struct standalone_vm *vm)
 {
 	uint64_t value;
 
 	if (vm->svm)
-		return set_msr(vm, MSR_VM_HSAVE_PA, OWN_VMXON);
+		return set_msr(vm, MSR_VM_HSAVE_PA, GPA_VMXON);
 	if (!set_msr(vm, MSR_FEATURE_CONTROL, 5) || !get_msr(vm, MSR_VMX_BASIC, &value))
 		return false;
 	vm->vmcs_revision = (uint32_t)value;
@@ -175,22 +175,22 @@ static bool enable_virtualization(struct own_vm *vm)
 	return true;
 }
 
-static bool build_vcpu(struct own_vm *vm)
+static bool build_vcpu(struct standalone_vm *vm)
 {
 	uint64_t mcg_cap = MACHINE_CHECK_BANKS;
 
 	vm->vcpu = ioctl(vm->vm, KVM_CREATE_VCPU, 0);
 	if (vm->vcpu < 0)
-		return own_fail("KVM_CREATE_VCPU");
+		return standalone_fail("KVM_CREATE_VCPU");
 	vm->run_size = (size_t)ioctl(vm->kvm, KVM_GET_VCPU_MMAP_SIZE, 0);
 	vm->run = mmap(NULL, vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu, 0);
 	if (vm->run == MAP_FAILED)
-		return own_fail("mapping kvm_run");
+		return standalone_fail("mapping kvm_run");
 	if (!set_cpuid(vm))
-		return own_fail("KVM_SET_CPUID2");
+		return standalone_fail("KVM_SET_CPUID2");
 	if (ioctl(vm->vcpu, KVM_X86_SETUP_MCE, &mcg_cap) != 0)
-		return own_fail("KVM_X86_SETUP_MCE");
-	return enable_virtualization(vm) || own_fail("the MSRs of VMX or SVM");
+		return standalone_fail("KVM_X86_SETUP_MCE");
+	return enable_virtualization(vm) || standalone_fail("the MSRs of VMX or SVM");
 }
 
 static void on_alarm(int number)
@@ -199,7 +199,7 @@ static void on_alarm(int number)
 }
 
 /* A VM that has no memory yet. */
-static bool build_vm(struct own_vm *vm, bool payload, bool triple_fault)
+static bool build_vm(struct standalone_vm *vm, bool payload, bool triple_fault)
 {
 	struct sigaction action = { .sa_handler = on_alarm };
 
@@ -209,28 +209,28 @@ static bool build_vm(struct own_vm *vm, bool payload, bool triple_fault)
 	sigaction(SIGALRM, &action, NULL);
 	vm->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (vm->kvm < 0)
-		return own_fail("opening /dev/kvm");
+		return standalone_fail("opening /dev/kvm");
 	vm->vm = ioctl(vm->kvm, KVM_CREATE_VM, 0);
 	if (vm->vm < 0)
-		return own_fail("KVM_CREATE_VM");
+		return standalone_fail("KVM_CREATE_VM");
 	ioctl(vm->vm, KVM_SET_TSS_ADDR, 0xfffbd000UL); /* Intel wants it; AMD ignores it */
 	if (payload && !enable(vm, KVM_CAP_EXCEPTION_PAYLOAD))
-		return own_fail("KVM_ENABLE_CAP of KVM_CAP_EXCEPTION_PAYLOAD");
+		return standalone_fail("KVM_ENABLE_CAP of KVM_CAP_EXCEPTION_PAYLOAD");
 	if (triple_fault && !enable(vm, KVM_CAP_X86_TRIPLE_FAULT_EVENT))
-		return own_fail("KVM_ENABLE_CAP of KVM_CAP_X86_TRIPLE_FAULT_EVENT");
+		return standalone_fail("KVM_ENABLE_CAP of KVM_CAP_X86_TRIPLE_FAULT_EVENT");
 	vm->immediate_exit = ioctl(vm->kvm, KVM_CHECK_EXTENSION, KVM_CAP_IMMEDIATE_EXIT) > 0;
 	vm->payload = payload;
 	vm->triple_fault = triple_fault;
 	return true;
 }
 
-bool own_up(struct own_vm *vm, bool payload, bool triple_fault)
+bool standalone_up(struct standalone_vm *vm, bool payload, bool triple_fault)
 {
 	return build_vm(vm, payload, triple_fault) && build_memory(vm) && add_memory(vm) &&
 	       build_vcpu(vm);
 }
 
-void own_down(struct own_vm *vm)
+void standalone_down(struct standalone_vm *vm)
 {
 	if (!vm->up)
 		return;
@@ -240,7 +240,7 @@ void own_down(struct own_vm *vm)
 	close(vm->vm);
 	close(vm->kvm);
 	if (vm->memory && vm->memory != MAP_FAILED)
-		munmap(vm->memory, OWN_MEMORY);
+		munmap(vm->memory, MEMORY_SIZE);
 	vm->up = false;
 }
 
@@ -254,32 +254,32 @@ static struct kvm_segment segment(uint16_t selector, uint8_t type, bool code)
 	};
 }
 
-static bool reset_sregs(struct own_vm *vm)
+static bool reset_sregs(struct standalone_vm *vm)
 {
-	struct kvm_segment data = segment(OWN_DATA_SELECTOR, 3, false);
+	struct kvm_segment data = segment(DATA_SELECTOR, 3, false);
 	struct kvm_sregs sregs;
 
 	if (ioctl(vm->vcpu, KVM_GET_SREGS, &sregs) != 0)
 		return false;
-	sregs.cs = segment(OWN_CODE_SELECTOR, 11, true);
+	sregs.cs = segment(CODE_SELECTOR, 11, true);
 	sregs.ds = sregs.es = sregs.fs = sregs.gs = sregs.ss = data;
 	sregs.tr = (struct kvm_segment){
-		.base = OWN_TSS, .limit = 0x67, .selector = OWN_TSS_SELECTOR, .type = 11,
+		.base = GPA_TSS, .limit = 0x67, .selector = TSS_SELECTOR, .type = 11,
 		.present = 1,
 	};
 	sregs.ldt = (struct kvm_segment){ .unusable = 1 };
-	sregs.gdt = (struct kvm_dtable){ .base = OWN_GDT, .limit = OWN_GDT_LIMIT };
-	sregs.idt = (struct kvm_dtable){ .base = OWN_IDT, .limit = OWN_IDT_LIMIT };
-	sregs.cr0 = OWN_CR0;
-	sregs.cr2 = OWN_CR2_RESET;
-	sregs.cr3 = OWN_L1_CR3;
-	sregs.cr4 = vm->svm ? OWN_CR4 : OWN_CR4_VMX;
-	sregs.efer = vm->svm ? OWN_EFER_SVM : OWN_EFER;
+	sregs.gdt = (struct kvm_dtable){ .base = GPA_GDT, .limit = GDT_LIMIT };
+	sregs.idt = (struct kvm_dtable){ .base = GPA_IDT, .limit = IDT_LIMIT };
+	sregs.cr0 = CR0_FLAT;
+	sregs.cr2 = CR2_BEFORE;
+	sregs.cr3 = GPA_L1_CR3;
+	sregs.cr4 = vm->svm ? CR4_FLAT : CR4_FLAT_VMX;
+	sregs.efer = vm->svm ? EFER_FLAT_SVM : EFER_FLAT;
 	memset(sregs.interrupt_bitmap, 0, sizeof(sregs.interrupt_bitmap));
 	return ioctl(vm->vcpu, KVM_SET_SREGS, &sregs) == 0;
 }
 
-static bool reset_events(struct own_vm *vm)
+static bool reset_events(struct standalone_vm *vm)
 {
 	struct kvm_vcpu_events events = {
 		.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW |
@@ -292,30 +292,30 @@ static bool reset_events(struct own_vm *vm)
 	       ioctl(vm->vcpu, KVM_SET_GUEST_DEBUG, &debug) == 0;
 }
 
-bool own_reset(struct own_vm *vm, const struct own_plan *plan)
+bool standalone_reset(struct standalone_vm *vm, const struct standalone_plan *plan)
 {
 	struct kvm_regs regs = {
-		.rip = own_symbol(vm->svm ? own_l1_svm : own_l1_vmx),
-		.rsp = OWN_L1_STACK,
-		.rflags = OWN_RFLAGS,
+		.rip = standalone_symbol(vm->svm ? standalone_l1_svm : standalone_l1_vmx),
+		.rsp = GPA_L1_STACK,
+		.rflags = RFLAGS_INITIAL,
 	};
-	struct kvm_debugregs debugregs = { .dr6 = OWN_DR6_BEFORE, .dr7 = OWN_DR7_RESET };
+	struct kvm_debugregs debugregs = { .dr6 = DR6_BEFORE, .dr7 = DR7_RESET };
 
-	memset(own_at(vm, OWN_SHARED + OWN_LOG), 0, 0x1000 - OWN_LOG);
-	*own_at(vm, OWN_SHARED + OWN_STAY_IN_L1) = !plan->enter_l2;
-	*own_at(vm, OWN_SHARED + OWN_HIT_COUNT) = 0;
-	*own_at(vm, OWN_SHARED + OWN_FAULT) = plan->fault_first;
-	*own_at(vm, OWN_SHARED + OWN_RESUME) = plan->fault_first;
-	*own_at(vm, OWN_SHARED + OWN_LONG_OUT) = plan->long_out;
+	memset(standalone_at(vm, GPA_SHARED + SHARED_LOG), 0, 0x1000 - SHARED_LOG);
+	*standalone_at(vm, GPA_SHARED + SHARED_STAY_IN_L1) = !plan->enter_l2;
+	*standalone_at(vm, GPA_SHARED + SHARED_HIT_COUNT) = 0;
+	*standalone_at(vm, GPA_SHARED + SHARED_FAULT) = plan->fault_first;
+	*standalone_at(vm, GPA_SHARED + SHARED_RESUME) = plan->fault_first;
+	*standalone_at(vm, GPA_SHARED + SHARED_LONG_OUT) = plan->long_out;
 	if (vm->svm)
-		own_svm_prepare(vm, plan);
+		svm_prepare(vm, plan);
 	else
-		own_vmx_prepare(vm, plan);
+		vmx_prepare(vm, plan);
 	if (!reset_sregs(vm) || !reset_events(vm))
-		return own_fail("KVM_SET_SREGS or KVM_SET_VCPU_EVENTS");
+		return standalone_fail("KVM_SET_SREGS or KVM_SET_VCPU_EVENTS");
 	if (ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &debugregs) != 0 ||
 	    ioctl(vm->vcpu, KVM_SET_REGS, &regs) != 0 || !set_msr(vm, MSR_MCG_STATUS, 0))
-		return own_fail("KVM_SET_DEBUGREGS, KVM_SET_REGS or KVM_SET_MSRS");
+		return standalone_fail("KVM_SET_DEBUGREGS, KVM_SET_REGS or KVM_SET_MSRS");
 	return true;
 }
 
@@ -326,48 +326,48 @@ static union {
 	uint8_t room[NESTED_BUFFER];
 } nested_buffer;
 
-static bool save_nested(struct own_vm *vm)
+static bool save_nested(struct standalone_vm *vm)
 {
 	nested_buffer.state.size = sizeof(nested_buffer);
 	return ioctl(vm->vcpu, KVM_GET_NESTED_STATE, &nested_buffer) == 0;
 }
 
 /* The nested state wants EFER.SVME or CR4.VMXE to be there before it. */
-static bool load(struct own_vm *vm, struct vcpu_state *state)
+static bool load(struct standalone_vm *vm, struct vcpu_state *state)
 {
 	return (ioctl(vm->vcpu, KVM_SET_SREGS, &state->sregs) == 0 &&
 		ioctl(vm->vcpu, KVM_SET_REGS, &state->regs) == 0 &&
 		ioctl(vm->vcpu, KVM_SET_NESTED_STATE, &nested_buffer) == 0 &&
 		ioctl(vm->vcpu, KVM_SET_DEBUGREGS, &state->debugregs) == 0 &&
 		ioctl(vm->vcpu, KVM_SET_VCPU_EVENTS, &state->events) == 0) ||
-	       own_fail("moving it: KVM_SET_NESTED_STATE or another");
+	       standalone_fail("moving it: KVM_SET_NESTED_STATE or another");
 }
 
-bool own_move(struct own_vm *from, struct own_vm *to)
+bool standalone_move(struct standalone_vm *from, struct standalone_vm *to)
 {
 	struct vcpu_state state;
 
-	if (!own_read(from, &state) || !save_nested(from))
-		return own_fail("moving it: KVM_GET_NESTED_STATE");
+	if (!standalone_read(from, &state) || !save_nested(from))
+		return standalone_fail("moving it: KVM_GET_NESTED_STATE");
 	if (!build_vm(to, from->payload, from->triple_fault))
 		return false;
 	to->memory = from->memory;
 	from->memory = NULL;
 	to->vmcs_written = from->vmcs_written;
-	own_down(from);
+	standalone_down(from);
 	return add_memory(to) && build_vcpu(to) && load(to, &state);
 }
 
-bool own_unmap(struct own_vm *vm, uint64_t page)
+bool standalone_unmap(struct standalone_vm *vm, uint64_t page)
 {
 	/* shared memory: its contents stay */
-	return madvise(vm->memory + page, 0x1000, MADV_DONTNEED) == 0 || own_fail("madvise");
+	return madvise(vm->memory + page, 0x1000, MADV_DONTNEED) == 0 || standalone_fail("madvise");
 }
 
 /* --- running --------------------------------------------------------------------------------- */
 
 /* A signal that waits, and that KVM_RUN alone lets in, ends KVM_RUN before the guest is entered. */
-static int run_into_signal(struct own_vm *vm)
+static int run_into_signal(struct standalone_vm *vm)
 {
 	static const struct timespec at_once;
 	struct {
@@ -388,7 +388,7 @@ static int run_into_signal(struct own_vm *vm)
 	return error;
 }
 
-int own_settle(struct own_vm *vm)
+int standalone_settle(struct standalone_vm *vm)
 {
 	int error;
 
@@ -400,9 +400,9 @@ int own_settle(struct own_vm *vm)
 	return error == EINTR ? 0 : error;
 }
 
-struct own_stop own_run(struct own_vm *vm)
+struct standalone_stop standalone_run(struct standalone_vm *vm)
 {
-	struct own_stop stop = { .port = -1 };
+	struct standalone_stop stop = { .port = -1 };
 
 	alarm(RUN_SECONDS);
 	stop.error = ioctl(vm->vcpu, KVM_RUN, 0) == 0 ? 0 : errno;
@@ -410,12 +410,12 @@ struct own_stop own_run(struct own_vm *vm)
 	stop.reason = vm->run->exit_reason;
 	if (!stop.error && stop.reason == KVM_EXIT_IO) {
 		stop.port = vm->run->io.port;
-		stop.error = own_settle(vm);
+		stop.error = standalone_settle(vm);
 	}
 	return stop;
 }
 
-static bool read_nested(struct own_vm *vm, struct nested *nested)
+static bool read_nested(struct standalone_vm *vm, struct nested *nested)
 {
 	nested->supported = save_nested(vm);
 	if (!nested->supported)
@@ -426,7 +426,7 @@ static bool read_nested(struct own_vm *vm, struct nested *nested)
 	return true;
 }
 
-bool own_read(struct own_vm *vm, struct vcpu_state *state)
+bool standalone_read(struct standalone_vm *vm, struct vcpu_state *state)
 {
 	memset(state, 0, sizeof(*state));
 	return (read_nested(vm, &state->nested) &&
@@ -434,5 +434,5 @@ bool own_read(struct own_vm *vm, struct vcpu_state *state)
 		ioctl(vm->vcpu, KVM_GET_SREGS, &state->sregs) == 0 &&
 		ioctl(vm->vcpu, KVM_GET_DEBUGREGS, &state->debugregs) == 0 &&
 		ioctl(vm->vcpu, KVM_GET_VCPU_EVENTS, &state->events) == 0) ||
-	       own_fail("reading the vCPU");
+	       standalone_fail("reading the vCPU");
 }

@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "json.h"
-#include "own.h"
+#include "standalone.h"
 
 enum { PIN, PRIMARY, EXIT, ENTRY };
 enum { ES, CS, SS, DS, FS, GS, LDTR, TR };
@@ -47,13 +47,13 @@ static void put(struct list *list, uint32_t field, uint64_t value)
 	*list->at++ = value;
 }
 
-static uint32_t control(const struct own_vm *vm, int which, uint32_t wanted)
+static uint32_t control(const struct standalone_vm *vm, int which, uint32_t wanted)
 {
 	return (wanted | vm->vmx_low[which]) & vm->vmx_high[which];
 }
 
 /* What is the same for every case: written once into the VMCS of a VM. */
-static void put_controls(struct list *list, const struct own_vm *vm)
+static void put_controls(struct list *list, const struct standalone_vm *vm)
 {
 	put(list, 0x4002, control(vm, PRIMARY, 0));
 	put(list, 0x400c, control(vm, EXIT, EXIT_SAVE_DEBUG_CONTROLS | EXIT_HOST_ADDRESS_SPACE_SIZE));
@@ -76,7 +76,7 @@ static void put_segment(struct list *list, uint32_t number, uint16_t selector, u
 }
 
 /* What a case chooses, and what running L2 changes. */
-static void put_case(struct list *list, const struct own_vm *vm, const struct own_plan *plan)
+static void put_case(struct list *list, const struct standalone_vm *vm, const struct standalone_plan *plan)
 {
 	uint16_t rpl = plan->user ? 3 : 0, dpl = plan->user ? DPL_3 : 0;
 
@@ -85,64 +85,64 @@ static void put_case(struct list *list, const struct own_vm *vm, const struct ow
 	put(list, 0x4006, plan->pfec_mask);
 	put(list, 0x4008, plan->pfec_match);
 	put(list, 0x681a, plan->dr7);
-	put(list, 0x681c, OWN_L2_STACK);
-	put(list, 0x681e, own_symbol(own_l2));
-	put(list, 0x6820, plan->user ? OWN_RFLAGS_USER : OWN_RFLAGS);
+	put(list, 0x681c, GPA_L2_STACK);
+	put(list, 0x681e, standalone_symbol(standalone_l2));
+	put(list, 0x6820, plan->user ? RFLAGS_USER : RFLAGS_INITIAL);
 	put(list, 0x4824, 0); /* interruptibility, activity, pending debug exceptions */
 	put(list, 0x4826, 0);
 	put(list, 0x6822, 0);
-	put_segment(list, CS, OWN_CODE_SELECTOR | rpl, 0, ~0U, CODE_64 | dpl);
-	put_segment(list, SS, OWN_DATA_SELECTOR | rpl, 0, ~0U, DATA_32 | dpl);
+	put_segment(list, CS, CODE_SELECTOR | rpl, 0, ~0U, CODE_64 | dpl);
+	put_segment(list, SS, DATA_SELECTOR | rpl, 0, ~0U, DATA_32 | dpl);
 }
 
 static void put_host(struct list *list)
 {
 	for (uint32_t field = 0xc00; field <= 0xc0a; field += 2) /* ES CS SS DS FS GS */
-		put(list, field, field == 0xc02 ? OWN_CODE_SELECTOR : OWN_DATA_SELECTOR);
-	put(list, 0xc0c, OWN_TSS_SELECTOR);
-	put(list, 0x6c00, OWN_CR0);
-	put(list, 0x6c02, OWN_L1_CR3);
-	put(list, 0x6c04, OWN_CR4_VMX);
+		put(list, field, field == 0xc02 ? CODE_SELECTOR : DATA_SELECTOR);
+	put(list, 0xc0c, TSS_SELECTOR);
+	put(list, 0x6c00, CR0_FLAT);
+	put(list, 0x6c02, GPA_L1_CR3);
+	put(list, 0x6c04, CR4_FLAT_VMX);
 	put(list, 0x6c06, 0); /* FS, GS */
 	put(list, 0x6c08, 0);
-	put(list, 0x6c0a, OWN_TSS);
-	put(list, 0x6c0c, OWN_GDT);
-	put(list, 0x6c0e, OWN_IDT);
+	put(list, 0x6c0a, GPA_TSS);
+	put(list, 0x6c0c, GPA_GDT);
+	put(list, 0x6c0e, GPA_IDT);
 	put(list, 0x4c00, 0); /* SYSENTER_CS, _ESP, _EIP */
 	put(list, 0x6c10, 0);
 	put(list, 0x6c12, 0);
-	put(list, 0x6c14, OWN_L1_STACK);
-	put(list, 0x6c16, own_symbol(own_l1_vmx_exit));
+	put(list, 0x6c14, GPA_L1_STACK);
+	put(list, 0x6c16, standalone_symbol(standalone_l1_vmx_exit));
 }
 
 static void put_guest(struct list *list)
 {
-	put_segment(list, ES, OWN_DATA_SELECTOR, 0, ~0U, DATA_32);
+	put_segment(list, ES, DATA_SELECTOR, 0, ~0U, DATA_32);
 	for (uint32_t number = DS; number <= GS; number++)
-		put_segment(list, number, OWN_DATA_SELECTOR, 0, ~0U, DATA_32);
+		put_segment(list, number, DATA_SELECTOR, 0, ~0U, DATA_32);
 	put_segment(list, LDTR, 0, 0, 0, UNUSABLE);
-	put_segment(list, TR, OWN_TSS_SELECTOR, OWN_TSS, 0x67, BUSY_TSS);
-	put(list, 0x4810, OWN_GDT_LIMIT);
-	put(list, 0x4812, OWN_IDT_LIMIT);
-	put(list, 0x6816, OWN_GDT);
-	put(list, 0x6818, OWN_IDT);
-	put(list, 0x6800, OWN_CR0);
-	put(list, 0x6802, OWN_L2_CR3);
-	put(list, 0x6804, OWN_CR4_VMX);
+	put_segment(list, TR, TSS_SELECTOR, GPA_TSS, 0x67, BUSY_TSS);
+	put(list, 0x4810, GDT_LIMIT);
+	put(list, 0x4812, IDT_LIMIT);
+	put(list, 0x6816, GPA_GDT);
+	put(list, 0x6818, GPA_IDT);
+	put(list, 0x6800, CR0_FLAT);
+	put(list, 0x6802, GPA_L2_CR3);
+	put(list, 0x6804, CR4_FLAT_VMX);
 	put(list, 0x2802, 0); /* DEBUGCTL */
 	put(list, 0x482a, 0); /* SYSENTER_CS, _ESP, _EIP */
 	put(list, 0x6824, 0);
 	put(list, 0x6826, 0);
 }
 
-void own_vmx_prepare(struct own_vm *vm, const struct own_plan *plan)
+void vmx_prepare(struct standalone_vm *vm, const struct standalone_plan *plan)
 {
-	struct list list = { own_at(vm, OWN_WRITES) };
-	uint64_t *read = own_at(vm, OWN_READS);
+	struct list list = { standalone_at(vm, GPA_VMWRITES) };
+	uint64_t *read = standalone_at(vm, GPA_VMREADS);
 
 	if (!vm->vmcs_written) { /* each VMWRITE is an exit to L0 */
-		*(uint32_t *)own_at(vm, OWN_VMXON) = vm->vmcs_revision;
-		*(uint32_t *)own_at(vm, OWN_VMCS) = vm->vmcs_revision;
+		*(uint32_t *)standalone_at(vm, GPA_VMXON) = vm->vmcs_revision;
+		*(uint32_t *)standalone_at(vm, GPA_VMCS) = vm->vmcs_revision;
 		put_controls(&list, vm);
 		put_host(&list);
 		put_guest(&list);
@@ -161,22 +161,22 @@ static void print_log(const uint64_t *log)
 		json_hex(reads[i].name, log[i]);
 }
 
-void own_vmx_keep_exit(struct own_vm *vm)
+void vmx_keep_exit(struct standalone_vm *vm)
 {
-	memcpy(own_at(vm, OWN_SHARED + OWN_KEPT), own_at(vm, OWN_SHARED + OWN_LOG),
+	memcpy(standalone_at(vm, GPA_SHARED + SHARED_EARLIER_LOG), standalone_at(vm, GPA_SHARED + SHARED_LOG),
 	       COUNT(reads) * sizeof(uint64_t));
 }
 
-void own_vmx_print_kept(struct own_vm *vm)
+void vmx_print_kept(struct standalone_vm *vm)
 {
 	json_object("earlier");
-	print_log(own_at(vm, OWN_SHARED + OWN_KEPT));
+	print_log(standalone_at(vm, GPA_SHARED + SHARED_EARLIER_LOG));
 	json_close_object();
 }
 
-void own_vmx_print_exit(struct own_vm *vm)
+void vmx_print_exit(struct standalone_vm *vm)
 {
-	print_log(own_at(vm, OWN_SHARED + OWN_LOG));
-	json_hex("cr2", *own_at(vm, OWN_SHARED + OWN_L1_CR2));
-	json_hex("dr6", *own_at(vm, OWN_SHARED + OWN_L1_DR6));
+	print_log(standalone_at(vm, GPA_SHARED + SHARED_LOG));
+	json_hex("cr2", *standalone_at(vm, GPA_SHARED + SHARED_L1_CR2));
+	json_hex("dr6", *standalone_at(vm, GPA_SHARED + SHARED_L1_DR6));
 }

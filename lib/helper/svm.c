@@ -3,7 +3,7 @@
 #include <string.h>
 
 #include "json.h"
-#include "own.h"
+#include "standalone.h"
 
 /* Offsets into the VMCB. */
 enum {
@@ -28,17 +28,17 @@ enum {
 
 enum { CODE_64 = 0xa9b, DATA_32 = 0xc93, DPL_3 = 0x60 };
 
-static void put32(struct own_vm *vm, uint64_t offset, uint32_t value)
+static void put32(struct standalone_vm *vm, uint64_t offset, uint32_t value)
 {
-	memcpy(vm->memory + OWN_VMCS + offset, &value, sizeof(value));
+	memcpy(vm->memory + GPA_VMCS + offset, &value, sizeof(value));
 }
 
-static void put64(struct own_vm *vm, uint64_t offset, uint64_t value)
+static void put64(struct standalone_vm *vm, uint64_t offset, uint64_t value)
 {
-	memcpy(vm->memory + OWN_VMCS + offset, &value, sizeof(value));
+	memcpy(vm->memory + GPA_VMCS + offset, &value, sizeof(value));
 }
 
-static void put_segment(struct own_vm *vm, uint64_t offset, uint16_t selector, uint16_t attributes,
+static void put_segment(struct standalone_vm *vm, uint64_t offset, uint16_t selector, uint16_t attributes,
 			uint32_t limit, uint64_t base)
 {
 	put32(vm, offset, selector | (uint32_t)attributes << 16);
@@ -46,42 +46,42 @@ static void put_segment(struct own_vm *vm, uint64_t offset, uint16_t selector, u
 	put64(vm, offset + 8, base);
 }
 
-void own_svm_prepare(struct own_vm *vm, const struct own_plan *plan)
+void svm_prepare(struct standalone_vm *vm, const struct standalone_plan *plan)
 {
-	memset(vm->memory + OWN_VMCS, 0, 0x1000);
+	memset(vm->memory + GPA_VMCS, 0, 0x1000);
 	put32(vm, INTERCEPT_EXCEPTIONS, plan->exceptions);
 	put32(vm, INTERCEPT_3, CPUID | SHUTDOWN | (plan->nmi_exiting ? NMI : 0));
 	put32(vm, INTERCEPT_4, VMRUN); /* it must be */
 	put32(vm, ASID, 1);
 	for (uint64_t offset = ES; offset <= DS; offset += 0x10)
-		put_segment(vm, offset, OWN_DATA_SELECTOR, DATA_32, ~0U, 0);
-	put_segment(vm, CS, OWN_CODE_SELECTOR, CODE_64, ~0U, 0);
+		put_segment(vm, offset, DATA_SELECTOR, DATA_32, ~0U, 0);
+	put_segment(vm, CS, CODE_SELECTOR, CODE_64, ~0U, 0);
 	if (plan->user) {
-		put_segment(vm, CS, OWN_CODE_SELECTOR | 3, CODE_64 | DPL_3, ~0U, 0);
-		put_segment(vm, SS, OWN_DATA_SELECTOR | 3, DATA_32 | DPL_3, ~0U, 0);
-		vm->memory[OWN_VMCS + CPL] = 3;
+		put_segment(vm, CS, CODE_SELECTOR | 3, CODE_64 | DPL_3, ~0U, 0);
+		put_segment(vm, SS, DATA_SELECTOR | 3, DATA_32 | DPL_3, ~0U, 0);
+		vm->memory[GPA_VMCS + CPL] = 3;
 	}
-	put_segment(vm, GDTR, 0, 0, OWN_GDT_LIMIT, OWN_GDT);
-	put_segment(vm, IDTR, 0, 0, OWN_IDT_LIMIT, OWN_IDT);
-	put64(vm, EFER, OWN_EFER_SVM);
-	put64(vm, CR0, OWN_CR0);
-	put64(vm, CR2, OWN_CR2_RESET);
-	put64(vm, CR3, OWN_L2_CR3);
-	put64(vm, CR4, OWN_CR4);
-	put64(vm, DR6, OWN_DR6_BEFORE);
+	put_segment(vm, GDTR, 0, 0, GDT_LIMIT, GPA_GDT);
+	put_segment(vm, IDTR, 0, 0, IDT_LIMIT, GPA_IDT);
+	put64(vm, EFER, EFER_FLAT_SVM);
+	put64(vm, CR0, CR0_FLAT);
+	put64(vm, CR2, CR2_BEFORE);
+	put64(vm, CR3, GPA_L2_CR3);
+	put64(vm, CR4, CR4_FLAT);
+	put64(vm, DR6, DR6_BEFORE);
 	put64(vm, DR7, plan->dr7);
-	put64(vm, RFLAGS, plan->user ? OWN_RFLAGS_USER : OWN_RFLAGS);
-	put64(vm, RIP, own_symbol(own_l2));
-	put64(vm, RSP, OWN_L2_STACK);
+	put64(vm, RFLAGS, plan->user ? RFLAGS_USER : RFLAGS_INITIAL);
+	put64(vm, RIP, standalone_symbol(standalone_l2));
+	put64(vm, RSP, GPA_L2_STACK);
 	put64(vm, PAT, 0x0007040600070406);
 }
 
-static uint64_t get(struct own_vm *vm, uint64_t offset)
+static uint64_t get(struct standalone_vm *vm, uint64_t offset)
 {
-	return *own_at(vm, OWN_VMCS + offset);
+	return *standalone_at(vm, GPA_VMCS + offset);
 }
 
-void own_svm_print_exit(struct own_vm *vm)
+void svm_print_exit(struct standalone_vm *vm)
 {
 	json_hex("reason", get(vm, EXIT_CODE));
 	json_hex("info_1", get(vm, EXIT_INFO_1));
