@@ -5,6 +5,7 @@
  * to write into its VMCS lies in GPA_VMWRITES (pairs of field and value), what it has to read after a
  * VM-exit in GPA_VMREADS (fields); both lists end with -1. The VMCB is written by the helper itself.
  */
+#include "idt_stubs.S"
 #include "standalone_layout.h"
 
 	.macro say port
@@ -38,7 +39,7 @@ standalone_l1_vmx:
 	jne stay
 	vmlaunch
 failed:
-	mov $0x4400, %eax		/* VM-instruction error */
+	mov $FIELD_VM_INSTRUCTION_ERROR, %eax
 	vmread %rax, GPA_SHARED + SHARED_LOG
 	say PORT_FAILED
 
@@ -56,7 +57,7 @@ standalone_l1_vmx_exit:
 
 resume:
 	movq $0, GPA_SHARED + SHARED_RESUME
-	mov $0x681e, %eax		/* RIP */
+	mov $FIELD_GUEST_RIP, %eax
 	mov $ready, %ecx
 	vmwrite %rcx, %rax
 	vmresume
@@ -116,18 +117,8 @@ leave:
 
 	.balign STUB_SIZE
 standalone_stubs:
-	vector = 0
-	.rept VECTORS
-	.balign STUB_SIZE
-	pushq $vector
-	jmp common
-	vector = vector + 1
-	.endr
+	idt_stubs VECTORS
 
-/*
- * An injection may or may not come with an error code, whatever the vector. The stack tells: the
- * CPU aligns it to 16 and pushes 40 bytes, or 48 with an error code (SDM volume 3, 6.14.2).
- */
 common:
 	mov GPA_SHARED + SHARED_HIT_COUNT, %rbx
 	incq GPA_SHARED + SHARED_HIT_COUNT
@@ -137,7 +128,7 @@ common:
 	pop HIT_VECTOR(%rbx)
 	movq $0, HIT_HAS_CODE(%rbx)
 	movq $0, HIT_ERROR_CODE(%rbx)
-	test $8, %spl
+	test $8, %spl			/* an error code? see idt_stubs.S */
 	jnz 1f
 	movq $1, HIT_HAS_CODE(%rbx)
 	pop HIT_ERROR_CODE(%rbx)

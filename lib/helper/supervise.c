@@ -45,29 +45,26 @@
 #include "helper.h"
 #include "json.h"
 
-#define RETRY_MS 200            /* between two tries for the lock */
-#define KILL_MS 10000           /* for a killed process to go: one in the kernel may never */
-#define LINE_SIZE (128 << 10)   /* the kernel's limit for one argument */
-#define LOG_SIZE (1 << 20)      /* a log longer than this starts anew */
+#define RETRY_MS 200	      /* between two tries for the lock */
+#define KILL_MS 10000	      /* for a killed process to go: one in the kernel may never */
+#define LINE_SIZE (128 << 10) /* the kernel's limit for one argument */
+#define LOG_SIZE (1 << 20)    /* a log longer than this starts anew */
 
 struct supervisor {
 	const char *lock_path, *folder, *finally, *who;
 	bool exclusive;
 	int lock, log;
-	long within_ms, heard_ms;       /* when the last line came */
-	bool ours;                      /* the lock */
+	long within_ms, heard_ms; /* when the last line came */
+	bool ours;		  /* the lock */
 	pid_t child;
 	char line[LINE_SIZE];
 	size_t used;
-	bool too_long;                  /* the rest of this line is dropped */
+	bool too_long; /* the rest of this line is dropped */
 };
 
 static long now_ms(void)
 {
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+	return (long)(seconds() * 1000);
 }
 
 static const char *iso_now(void)
@@ -91,11 +88,11 @@ static bool writable(int fd, int within_ms)
 static void tell(int fd, const char *text, size_t length, int within_ms)
 {
 	if (fd >= 0 && writable(fd, within_ms) && write(fd, text, length) < 0)
-		return;         /* there is nobody left to tell */
+		return; /* there is nobody left to tell */
 }
 
-__attribute__((format(printf, 2, 3)))
-static void say(struct supervisor *super, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static void say(struct supervisor *super, const char *format,
+						      ...)
 {
 	char text[1024];
 	va_list arguments;
@@ -112,7 +109,10 @@ static void say(struct supervisor *super, const char *format, ...)
 
 /* ---- processes ---- */
 
-static void at_child_end(int signo) { (void)signo; }
+static void at_child_end(int signo)
+{
+	(void)signo;
+}
 
 /* SIGCHLD is blocked but while waiting for something, so that none goes by unseen. */
 static void set_signals(void)
@@ -121,7 +121,7 @@ static void set_signals(void)
 	struct sigaction end = { .sa_handler = at_child_end };
 	sigset_t child;
 
-	for (size_t i = 0; i < sizeof(ignored) / sizeof(ignored[0]); i++)
+	for (size_t i = 0; i < COUNT(ignored); i++)
 		signal(ignored[i], SIG_IGN);
 	sigaction(SIGCHLD, &end, NULL);
 	sigemptyset(&child);
@@ -192,7 +192,7 @@ static bool read_stat(pid_t pid, char *state, pid_t *parent, pid_t *session)
 	got = read(file, text, sizeof(text) - 1);
 	close(file);
 	text[got < 0 ? 0 : got] = 0;
-	rest = strrchr(text, ')');      /* the name before it may hold anything */
+	rest = strrchr(text, ')'); /* the name before it may hold anything */
 	return rest && sscanf(rest + 1, " %c %d %d %d", state, parent, &group, session) == 4;
 }
 
@@ -459,7 +459,7 @@ static int remove_one(const char *path, const struct stat *file, int kind, struc
 	(void)file;
 	(void)kind;
 	(void)place;
-	remove(path);           /* what stays makes the folder stay, which is told */
+	remove(path); /* what stays makes the folder stay, which is told */
 	return 0;
 }
 
@@ -468,7 +468,7 @@ static int remove_one(const char *path, const struct stat *file, int kind, struc
 /* Lets stderr have what COMMAND has written to the log. */
 static void copy_log(struct supervisor *super, off_t from)
 {
-	char text[1024];        /* less than a pipe takes at once */
+	char text[1024]; /* less than a pipe takes at once */
 	ssize_t got;
 
 	while ((got = pread(super->log, text, sizeof(text), from)) > 0 &&
@@ -484,7 +484,7 @@ static bool run_finally(struct supervisor *super)
 
 	if (!pid) {
 		reset_signals();
-		setsid();       /* no signal of the connection's reaches it */
+		setsid(); /* no signal of the connection's reaches it */
 		run_shell(super->finally, super->log);
 	}
 	while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
