@@ -10,7 +10,7 @@
 enum { UNKNOWN = -1 };
 
 bool cpu_has_svm(void);
-/* Shadow stacks or indirect branch tracking (SDM volume 1, chapter 18; APM volume 2, chapter 18). */
+/* Shadow stacks or indirect branch tracking (SDM volume 1 and APM volume 2, chapters 18). */
 bool cpu_has_cet(void);
 /* QEMU's TCG, which takes more as an exception than a CPU does. */
 bool cpu_is_tcg(void);

@@ -3,8 +3,9 @@
  * probe
  *
  * Prints one line about this machine: its kernel, its CPU, which vendor module of KVM it needs and
- * has, with which parameters and who uses it, what KVM says it can do, which system calls the kernel
- * lacks, and what may keep a process from reading another. What this machine does not tell is null.
+ * has, with which parameters and who uses it, what KVM says it can do, which system calls the
+ * kernel lacks, and what may keep a process from reading another. What this machine does not tell
+ * is null.
  */
 #include <cpuid.h>
 #include <ctype.h>

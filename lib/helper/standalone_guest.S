@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What runs in the helper's own VM, copied to GPA_CODE: L1, a hypervisor that enters L2 once, and
- * L2, which says that it is there and then leaves. Both in 64-bit mode on flat memory. What L1 has
- * to write into its VMCS lies in GPA_VMWRITES (pairs of field and value), what it has to read after a
- * VM-exit in GPA_VMREADS (fields); both lists end with -1. The VMCB is written by the helper itself.
+ * What runs in the standalone VM, copied to GPA_CODE: L1, a hypervisor that enters L2 once, and L2,
+ * which says that it is there and then leaves. Both in 64-bit mode on flat memory. What L1 has to
+ * write into its VMCS lies in GPA_VMWRITES (pairs of field and value), what it has to read after a
+ * VM-exit in GPA_VMREADS (fields); both lists end with -1. The helper writes the VMCB itself.
  */
 #include "idt_stubs.S"
 #include "standalone_layout.h"
@@ -14,10 +14,11 @@
 
 	.section .rodata
 	.balign 16
-	.globl standalone_start, standalone_end, standalone_l1_vmx, standalone_l1_vmx_exit, standalone_l1_svm, standalone_l2, standalone_stubs
+	.globl standalone_start, standalone_end, standalone_stubs, standalone_l2
+	.globl standalone_l1_vmx, standalone_l1_vmx_exit, standalone_l1_svm
 standalone_start:
 
-/* --- L1 on Intel -------------------------------------------------------------------------------- */
+/* --- L1 on Intel ------------------------------------------------------------------------------ */
 
 standalone_l1_vmx:
 	cmpq $0, GPA_SHARED + SHARED_IN_VMX
@@ -71,7 +72,7 @@ vmxon_pointer:
 vmcs_pointer:
 	.quad GPA_VMCS
 
-/* --- L1 on AMD ---------------------------------------------------------------------------------- */
+/* --- L1 on AMD -------------------------------------------------------------------------------- */
 
 standalone_l1_svm:
 	stgi
@@ -80,9 +81,9 @@ standalone_l1_svm:
 	jne stay
 	mov $GPA_VMCS, %eax
 	vmrun %rax
-	/* GIF stays 0: an NMI that L1 has intercepted is still pending, and STGI would let it in. */
+	/* GIF stays 0: STGI would let in an NMI that L1 has intercepted and that still waits. */
 
-/* --- both --------------------------------------------------------------------------------------- */
+/* --- both ------------------------------------------------------------------------------------- */
 
 left:
 	mov %cr2, %rax
@@ -95,7 +96,7 @@ left:
 stay:
 	say PORT_NOTHING
 
-/* --- L2 ----------------------------------------------------------------------------------------- */
+/* --- L2 --------------------------------------------------------------------------------------- */
 
 standalone_l2:
 	cmpq $0, GPA_SHARED + SHARED_FAULT

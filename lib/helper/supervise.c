@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * supervise --lock FILE --folder DIR --within SECONDS [--exclusive] [--finally COMMAND] [--who TEXT]
+ * supervise --lock FILE --folder DIR --within SECONDS
+ *           [--exclusive] [--finally COMMAND] [--who TEXT]
  *
  * Owns what a job has on a lab host, and puts it away whatever becomes of the job. Takes the lock
  * FILE (shared, or exclusive), makes the folder DIR, and then answers lines of stdin:
@@ -18,11 +19,11 @@
  * What cannot be done is an error line. It ends at the end of stdin, when no line came for SECONDS,
  * or when nobody reads its stdout: it kills the child, runs COMMAND, removes DIR, frees the lock.
  * If it never had the lock, it only ends. The child writes to our stderr; COMMAND, and the
- * supervisor itself, to FILE.log, and to stderr as long as somebody reads it. Exit status 1: it never had the
- * lock and the folder, or COMMAND failed, or something could not be put away.
+ * supervisor itself, to FILE.log, and to stderr as long as somebody reads it. Exit status 1: it
+ * never had the lock and the folder, or COMMAND failed, or something could not be put away.
  *
- * Should the supervisor itself be killed, the kernel kills the child, but only the process that /bin/sh is:
- * a LINE of one command, or one that ends with `exec`, leaves nothing behind.
+ * Should the supervisor itself be killed, the kernel kills the child, but only the process that
+ * /bin/sh is: a LINE of one command, or one that ends with `exec`, leaves nothing behind.
  */
 #include <dirent.h>
 #include <errno.h>

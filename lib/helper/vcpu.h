@@ -46,8 +46,8 @@ bool vcpu_read(struct vcpu *vcpu, struct vcpu_state *state);
 bool vcpu_set_events(struct vcpu *vcpu, const struct kvm_vcpu_events *events, long *result);
 
 /*
- * Gives an interrupt that is on its way back to the local APIC: requested again, no more in service.
- * If there is none, or it is not the APIC's, nothing is done. `state` is read anew.
+ * Gives an interrupt that is on its way back to the local APIC: requested again, no more in
+ * service. If there is none, or it is not the APIC's, nothing is done. `state` is read anew.
  */
 bool vcpu_requeue(struct vcpu *vcpu, struct vcpu_state *state);
 

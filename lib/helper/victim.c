@@ -33,8 +33,9 @@
 #define WAIT_SECONDS 10
 
 /*
- * Counts at (%rdi) for ever, and executes one INT3 once the count is that at 8(%rdi). The jumps behind the first catch a CPU that steps over one: KVM does
- * so to tell where #BP, which it takes for an INT3, has come from.
+ * Counts at (%rdi) for ever, and executes one INT3 once the count is that at 8(%rdi). The jumps
+ * behind the first catch a CPU that steps over one: KVM does so to tell where #BP, which it takes
+ * for an INT3, has come from.
  */
 __asm__(".globl victim_loop, victim_first, victim_last\n"
 	"victim_loop:\n"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A bare VM: one vCPU in 64-bit mode on flat memory. l2.c and standalone.c put their guests in it. */
+/* A bare VM: one vCPU in 64-bit mode on flat memory, for the guests of l2.c and standalone.c. */
 #ifndef L2GATE_VM_H
 #define L2GATE_VM_H
 
