@@ -50,7 +50,9 @@ done
 /bin/busybox mount -t tmpfs tmpfs /userland/lib/modules
 home=/userland/lib/modules/$(/bin/busybox uname -r)
 /bin/busybox mkdir "$home"
-/bin/busybox cp /modules/*.ko "$home"
+for module in /modules/*.ko; do # none where KVM and all else are built in
+	[ -e "$module" ] && /bin/busybox cp "$module" "$home"
+done
 for place in dev proc sys; do
 	/bin/busybox mount --move "/$place" "/userland/$place"
 done
