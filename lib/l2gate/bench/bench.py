@@ -31,6 +31,8 @@ from l2gate.transport.console import Console
 from l2gate.transport.multiplexer import Multiplexer
 from l2gate.transport.returning import Returning
 from l2gate.transport.ssh import Endpoint, SshConnection
+from l2gate.vendors import vendors
+from l2gate.vendors.vendor import Vendor
 
 #: The variable that tells a test where the bench is described.
 BENCH_VARIABLE = "L2GATE_BENCH"
@@ -95,9 +97,18 @@ class BenchFacts:
     #: Whether KVM can deliver #BP and #OF onto any instruction. On SVM without NRIPS it can do so
     #: only onto an INT3 or INTO, and drops it elsewhere (svm.c: svm_update_soft_interrupt_rip).
     soft_exceptions: bool
-    svm: bool
+    #: vmx or svm (l2gate.vendors).
+    format: str
     #: Which steps of contract/eras.py the kernel has.
     steps: dict[str, bool | None]
+
+    @property
+    def vendor(self) -> Vendor:
+        return vendors.named(self.format)
+
+    @property
+    def svm(self) -> bool:
+        return self.format == "svm"
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1))
@@ -138,7 +149,7 @@ class Bench:
         self._images: build.Images | None = None
         self._l1_count = 0
         self._soft_exceptions = True
-        self._svm = False
+        self._vendor: Vendor | None = None
         self._steps: dict[str, bool | None] = {}
 
     @classmethod
@@ -257,6 +268,7 @@ class Bench:
         host = self._host
         assert host is not None
         contract = self._judge_kernel(host)
+        assert self._vendor is not None
         levels: dict[str, Connection] = {"L0": host.connection}
         if l1:
             levels["L1"] = self._boot_l1(host)
@@ -281,7 +293,7 @@ class Bench:
             case=self.settings.case,
             owner=os.getpid(),
             soft_exceptions=self._soft_exceptions,
-            svm=self._svm,
+            format=self._vendor.format,
             steps=self._steps,
         )
 
@@ -298,9 +310,8 @@ class Bench:
     def _boot_l1(self, host: Host) -> Returning:
         assert self._images is not None
         helper = self._images.helper
-        if self.kind.emulated and self._svm and not self._steps["5.8"]:
-            # KVM of 4.14 to 5.0 offers QEMU IA32_ARCH_CAPABILITIES on AMD, too, and then refuses it
-            # (0cf9135b773b), and QEMU gives up.
+        honest_since = self._vendor.honest_msrs_since if self._vendor else ""
+        if self.kind.emulated and honest_since and not self._steps[honest_since]:
             deadline = host.budget.deadline("L0 ignores MSRs that it does not know", 10)
             host.connection.run("echo 1 >/sys/module/kvm/parameters/ignore_msrs", deadline)
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
@@ -315,32 +326,32 @@ class Bench:
         found = probe(host.connection, host.helper, "L0", host.budget)
         nested = found["parameters"].get("nested", "")
         self._soft_exceptions = bool(found["soft_exceptions"])
-        self._svm = bool(found["flags"]["svm"])
+        vendor = self._vendor = vendors.of_flags(found["flags"])
         self._steps = eras.shown(found["caps"])
         if found["lacks"]:
             raise MissingPrerequisite(
                 f"the kernel {found['release']} lacks {', '.join(found['lacks'])}",
                 "build it with them: QEMU and the helper cannot do without",
             )
-        if found["kvm_module"] is None or nested not in ("Y", "1"):
+        if vendor is None or found["kvm_module"] is None or nested not in ("Y", "1"):
             raise BenchError(
                 f"L0 has no nested KVM: module {found['kvm_module']}, nested={nested or 'absent'}, "
                 f"/dev/kvm: {found['dev_kvm_error'] or 'there'}",
-                "the kernel needs kvm_intel or kvm_amd with nested=1; see L0's console",
+                f"the kernel needs {' or '.join(vendors.MODULES)} with nested=1; see L0's console",
             )
         wanted = self.settings.expect_kernel
         if not kernel_matches(found["release"], wanted):
             raise BenchError(f"L0 runs {found['release']}, not {wanted}", "boot the kernel meant")
-        self._describe(host, found, nested)
+        self._describe(host, found, nested, vendor)
         contract = decide(
             self.settings.expect, int(found["caps"].get("KVM_CAP_EXCEPTION_PAYLOAD", 0))
         )
         self._fact("contract", **contract.to_json())
         return contract
 
-    def _describe(self, host: Host, found: dict[str, Any], nested: str) -> None:
+    def _describe(self, host: Host, found: dict[str, Any], nested: str, vendor: Vendor) -> None:
         self._fact("host", spec=host.spec, emulator=host.emulator, nested=nested,
-                   virtualization="VMX" if found["flags"]["vmx"] else "SVM",
+                   virtualization=vendor.name,
                    **{key: found.get(key) for key in _TOLD_OF_L0})  # fmt: skip
         if not self.kind.emulated:
             self._fact("kernel", spec="running", release=found["release"],
@@ -353,9 +364,10 @@ class Bench:
         l1.put(helper, HELPER, deadline, mode="700")
         found = probe(l1, HELPER, "L1", host.budget)
         if found["dev_kvm_error"]:
+            assert self._vendor is not None
             raise BenchError(
                 f"L1 has no KVM ({found['dev_kvm_error']}): L0's nested KVM offers it no "
-                f"{'svm' if found['cpu_vendor'] == 'AuthenticAMD' else 'vmx'}",
+                f"{self._vendor.format}",
                 "see L1's console",
             )
         return l1

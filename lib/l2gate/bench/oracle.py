@@ -32,6 +32,7 @@ from l2gate.hosts.probe import probe
 from l2gate.images import build, helper
 from l2gate.kernels import source
 from l2gate.kernels import spec as kernel_spec
+from l2gate.vendors import vendors
 
 _PAYLOAD = "KVM_CAP_EXCEPTION_PAYLOAD"
 _FORMATS = {"emulated-intel": "vmx", "emulated-amd": "svm"}
@@ -171,10 +172,12 @@ def _by_probe(probe: Mapping[str, Any], kernel: str, where: str, booted: str) ->
     if probe["dev_kvm_error"] or _PAYLOAD not in caps:
         raise MissingPrerequisite(
             f"{kernel} cannot be asked: /dev/kvm: {probe['dev_kvm_error'] or 'no capabilities'}",
-            "load kvm_intel or kvm_amd there",
+            f"load {' or '.join(vendors.MODULES)} there",
         )
-    format_ = next((name for name in ("vmx", "svm") if probe["flags"][name]), None)
-    known = Known(format_, bool(probe["soft_exceptions"]), eras.shown(caps))
+    vendor = vendors.of_flags(probe["flags"])
+    known = Known(
+        vendor.format if vendor else None, bool(probe["soft_exceptions"]), eras.shown(caps)
+    )
     return _Seen(kernel, int(caps[_PAYLOAD]), where, booted, known)
 
 
@@ -211,7 +214,8 @@ def _other_commit(contract: Contract) -> str:
 
 def _ground(known: Known) -> str:
     """On what platform the rows were chosen."""
-    cpu = f", {known.format.upper()}" if known.format else ", VMX and SVM (no host tells which)"
+    names = " and ".join(vendors.NAMES)
+    cpu = f", {known.format.upper()}" if known.format else f", {names} (no host tells which)"
     era = eras.words(known.steps)
     return f"{cpu}{f', {era}' if era else ''}"
 

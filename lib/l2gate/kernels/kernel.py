@@ -17,6 +17,7 @@ from l2gate.kernels import builtin, config, variants, vmlinux
 from l2gate.kernels.patch import Patch
 from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse, recipes, release_of
 from l2gate.kernels.vmlinux import Vmlinux
+from l2gate.vendors.vendors import MODULES
 
 _READERS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
@@ -158,15 +159,12 @@ def _without_file(
         return [], [], ""
     known = builtin.read(kernel.modules, kernel.home, kernel.vmlinuz, kernel.release)
     has = {name: known.has(_plain(name)) for name in left}
-    if any(_plain(vendor) in tree.files or known.has(vendor) for vendor in _VENDORS):
-        has = {name: there for name, there in has.items() if name not in _VENDORS}
-    elif any(has.get(vendor, False) is None for vendor in _VENDORS):
-        has = {n: there for n, there in has.items() if n not in _VENDORS or there is None}
+    if any(_plain(vendor) in tree.files or known.has(vendor) for vendor in MODULES):
+        has = {name: there for name, there in has.items() if name not in MODULES}
+    elif any(has.get(vendor, False) is None for vendor in MODULES):
+        has = {n: there for n, there in has.items() if n not in MODULES or there is None}
     absent = [name for name, there in has.items() if there is False]
     return absent, [name for name, there in has.items() if there is None], known.where
-
-
-_VENDORS = ("kvm_intel", "kvm_amd")
 
 
 def _plain(name: str) -> str:

@@ -21,6 +21,8 @@ from l2gate.kernels.kernel import KernelUnderTest, closure, unconfigured, untold
 from l2gate.transport.console import Console
 from l2gate.transport.keys import KeyPair, write_seed
 from l2gate.transport.ssh import Endpoint, SshConnection
+from l2gate.vendors.vendor import Vendor
+from l2gate.vendors.vendors import MODULES, VENDORS
 
 #: Where the helper is on a level of ours.
 HELPER = "/run/l2gate/helper"
@@ -30,7 +32,7 @@ HELPER = "/run/l2gate/helper"
 L0_MODULES = ("ata_piix", "sd_mod", "e1000", "squashfs")
 
 #: All that must be there, of the vendors' modules one.
-_NEEDED = (*L0_MODULES, "kvm", "kvm_intel", "kvm_amd")
+_NEEDED = (*L0_MODULES, "kvm", *MODULES)
 
 #: Where sysfs shows that they are there, as modules or built in; a file system it does not show.
 _SHOWN = (
@@ -133,9 +135,9 @@ class EmulatedHost(Host):
                 "boot a host with that kernel",
             )
         deadline = self.budget.deadline("L0 exchanges its KVM modules", _EXCHANGE_SECONDS)
-        vendor = self.connection.run("cd /sys/module && echo kvm_[ai]*", deadline).stdout.strip()
+        vendor = self._loaded(deadline)
         modules = {m.name: m for m in userland.kvm_modules(kernel)}
-        chosen = [modules["kvm.ko"], modules[f"{vendor.replace('_', '-')}.ko"]]
+        chosen = [modules["kvm.ko"], modules[vendor.module_file]]
         loads = []
         for module in chosen:
             draft = self.private / f"exchange-{module.name}"
@@ -144,10 +146,18 @@ class EmulatedHost(Host):
             self.connection.put(draft, target, deadline)
             loads.append(f"insmod {target} {module.parameters} && rm {target}")
         # A VM whose process has just ended goes in its own time.
-        users = f"cat /sys/module/{vendor}/refcnt"
+        users = f"cat /sys/module/{vendor.module}/refcnt"
         deadline.poll(lambda: self.connection.run(users, deadline).stdout.strip() == "0")
-        unload = f"rmmod {vendor} && rmmod kvm"
+        unload = f"rmmod {vendor.module} && rmmod kvm"
         self.connection.run(" && ".join([unload, *loads]), deadline)
+
+    def _loaded(self, deadline: Deadline) -> Vendor:
+        """Whose module of KVM L0 has loaded. Raises BenchError if it has none."""
+        there = self.connection.run("ls /sys/module", deadline).stdout.split()
+        for vendor in VENDORS:
+            if vendor.module in there:
+                return vendor
+        raise BenchError(f"L0 has loaded none of {', '.join(MODULES)}", "see L0's console")
 
     def wait(self) -> None:
         """Until the emulator ends."""

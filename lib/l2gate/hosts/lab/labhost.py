@@ -21,6 +21,7 @@ from l2gate.hosts.lab.supervisor import Supervisor
 from l2gate.transport import ssh_config
 from l2gate.transport.connection import Connection, Remote
 from l2gate.transport.console import Console, ConsolePump
+from l2gate.vendors import vendors
 
 
 class LabHost(Host):
@@ -111,9 +112,8 @@ class LabHost(Host):
             lab.close()
 
     def _can_nest(self) -> bool:
-        """Without VMX or SVM there is no module to load: the checks say so better."""
-        flags = self.lab.probe()["flags"]
-        return bool(flags["vmx"] or flags["svm"])
+        """Without virtualization there is no module to load: the checks say so better."""
+        return vendors.of_flags(self.lab.probe()["flags"]) is not None
 
     def _say(self, text: str) -> None:
         if text:
