@@ -106,10 +106,6 @@ class BenchFacts:
     def vendor(self) -> Vendor:
         return vendors.named(self.format)
 
-    @property
-    def svm(self) -> bool:
-        return self.format == "svm"
-
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1))
         path.chmod(0o600)
