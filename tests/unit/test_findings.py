@@ -117,7 +117,7 @@ def test_l2gate_takes_each_line_and_boots_the_same(red: dict[str, Any]) -> None:
         arguments = _parser().parse_args(shlex.split(told(finding)["again"])[1:])
         settings = wanted(arguments)
         refuse_impossible(parse(settings.case))
-        kinds.find(settings.host).refuse_nonsense(settings)
+        kinds.refuse_nonsense(kinds.find(settings.host), settings)
         assert (settings.host, settings.kernel) == ("emulated-amd", "debian:6.12+unpatched")
         assert references(arguments.tests)
 

@@ -16,14 +16,15 @@ from l2gate.foundation import debian
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite
 from l2gate.foundation.events import Event, Timeline
-from l2gate.foundation.settings import Settings
+from l2gate.foundation.settings import L2Kind, Proof, Settings
 from l2gate.guests.l1vm import L1Vm
 from l2gate.hosts import kinds
-from l2gate.hosts.emulated.machine import HELPER
 from l2gate.hosts.host import Host, HostContext
+from l2gate.hosts.kind import Can
 from l2gate.hosts.lab.prerequisites import kernel_matches
 from l2gate.hosts.probe import probe
 from l2gate.images import build
+from l2gate.images.helper import HELPER
 from l2gate.kernels.kernel import KernelUnderTest
 from l2gate.report import provenance
 from l2gate.transport.connection import Connection
@@ -65,7 +66,7 @@ def preflight(settings: Settings) -> None:
     """
     choice.refuse_impossible(choice.parse(settings.case))
     kind = kinds.find(settings.host)
-    kind.refuse_nonsense(settings)
+    kinds.refuse_nonsense(kind, settings)
     kind.check(settings)
     debian.find(build.GUEST_SUITE)
 
@@ -85,9 +86,9 @@ class BenchFacts:
     consoles: dict[str, str]
     contract: Contract
     scale: float
-    l2: str
+    l2: L2Kind
     #: How L2 is shown to be active: auto or fingerprint.
-    proof: str
+    proof: Proof
     #: The way of injecting that was asked for, or `all`.
     path: str
     #: The words of the cases that were asked for; empty: all.
@@ -307,7 +308,7 @@ class Bench:
         assert self._images is not None
         helper = self._images.helper
         honest_since = self._vendor.honest_msrs_since if self._vendor else ""
-        if self.kind.emulated and honest_since and not self._steps[honest_since]:
+        if Can.BE_SPENT in self.kind.can and honest_since and not self._steps[honest_since]:
             deadline = host.budget.deadline("L0 ignores MSRs that it does not know", 10)
             host.connection.run("echo 1 >/sys/module/kvm/parameters/ignore_msrs", deadline)
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
@@ -349,7 +350,7 @@ class Bench:
         self._fact("host", spec=host.spec, emulator=host.emulator, nested=nested,
                    virtualization=vendor.name,
                    **{key: found.get(key) for key in _TOLD_OF_L0})  # fmt: skip
-        if not self.kind.emulated:
+        if not self.kind.boots:
             self._fact("kernel", spec="running", release=found["release"],
                        description=found["version"],
                        )  # fmt: skip

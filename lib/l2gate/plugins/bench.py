@@ -109,7 +109,7 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         timeline.record(Event("controller", "fact", "job", data=data))
         if os.environ.get(BENCH_VARIABLE):
             return  # another process has booted the bench and will end it: `l2gate soak`
-        self._keep = wanted.keep == "yes"
+        self._keep = wanted.keep
         self._scratch = Scratch("bench")
         folder = self._scratch.path
         # A test that is not known says itself what it lacks.

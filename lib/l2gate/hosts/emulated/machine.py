@@ -14,8 +14,9 @@ from typing import ClassVar
 from l2gate.foundation import cache
 from l2gate.foundation.deadline import Budget, Deadline
 from l2gate.foundation.errors import BenchError, KernelSpecError
-from l2gate.hosts.host import GuestFiles, Host, HostContext
+from l2gate.hosts.host import GuestFiles, HostContext, PersistentCapable
 from l2gate.images import initramfs, userland
+from l2gate.images.helper import HELPER
 from l2gate.images.userland import BUILT_IN, LINUX
 from l2gate.kernels.kernel import KernelUnderTest, closure, unconfigured, untold
 from l2gate.transport.console import Console
@@ -23,9 +24,6 @@ from l2gate.transport.keys import KeyPair, write_seed
 from l2gate.transport.ssh import Endpoint, SshConnection
 from l2gate.vendors.vendor import Vendor
 from l2gate.vendors.vendors import MODULES, VENDORS
-
-#: Where the helper is on a level of ours.
-HELPER = "/run/l2gate/helper"
 
 #: What every emulated machine needs of its kernel: PIIX IDE disks, an e1000, the image's format.
 #: Both emulators offer exactly these, so that one image serves both.
@@ -80,7 +78,7 @@ def initrd(kernel: KernelUnderTest, busybox: Path) -> Path:
     return cache.make("l0-initrd", key, make) / "l0.initrd"
 
 
-class EmulatedHost(Host):
+class EmulatedHost(PersistentCapable):
     """What both emulators share: keys, seed disk, console log, readiness, the end."""
 
     #: How much slower than hardware it is, for the deadlines.
@@ -89,11 +87,12 @@ class EmulatedHost(Host):
 
     helper = HELPER
 
-    def __init__(self, kernel: KernelUnderTest, context: HostContext) -> None:
+    def __init__(self, spec: str, kernel: KernelUnderTest, context: HostContext) -> None:
+        self.spec = spec
         self.settings, self.kernel, self._images = context.settings, kernel, context.images
         self.image, self.initrd = context.images.userland, initrd(kernel, context.images.busybox)
         self.private, self.timeline = context.folder, context.timeline
-        self.budget = Budget(self.slowness * context.settings.patience_factor * slowness())
+        self.budget = Budget(self.slowness * context.settings.patience * slowness())
         self._console = Console("L0", context.logs / "l0-console.log")
         self.emulator_log = context.logs / "l0-emulator.log"
         self._process: subprocess.Popen[bytes] | None = None

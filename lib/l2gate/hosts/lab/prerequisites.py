@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from l2gate.foundation.errors import MissingPrerequisite
 from l2gate.foundation.settings import Settings
+from l2gate.hosts.checks import Check
 from l2gate.hosts.lab.qemuprogram import Qemu
 from l2gate.vendors import vendors
 from l2gate.vendors.vendor import Vendor
@@ -20,44 +19,6 @@ MEMORY_MB = 900
 ROOM_MB = {"tiny": 150, "linux": 350}
 _MINUTE = 60
 _ANY = " or ".join(vendors.NAMES)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One prerequisite.
-
-    ``area`` is controller, images, kernel or host. One that is not ``needed`` is told, and does not
-    keep the suite from running.
-    """
-
-    area: str
-    what: str
-    found: str
-    enough: bool
-    hint: str = ""
-    needed: bool = True
-
-    def __post_init__(self) -> None:
-        if self.enough:
-            object.__setattr__(self, "hint", "")
-
-    @property
-    def hinders(self) -> bool:
-        return self.needed and not self.enough
-
-    @property
-    def cause(self) -> str:
-        return f"{self.what}: {self.found}"
-
-
-def require(checks: Sequence[Check]) -> None:
-    """Raises MissingPrerequisite with all that hinders, in the words of `l2gate doctor`."""
-    hindering = [check for check in checks if check.hinders]
-    if hindering:
-        raise MissingPrerequisite(
-            "; ".join(check.cause for check in hindering),
-            "; ".join(dict.fromkeys(check.hint for check in hindering if check.hint)),
-        )
 
 
 @dataclass(frozen=True)
