@@ -9,12 +9,13 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from l2gate.foundation import settings as options
+from l2gate.foundation.cache import UNUSED_DAYS
 from l2gate.foundation.errors import UsageError
+from l2gate.verbs.verb import Verb
 
 _HOST = ("host", "kernel", "expect_kernel")
 _QUESTION = ("expect", "path", "case", "l2", "proof")
@@ -22,24 +23,6 @@ _LAB = ("qemu", "modules", "wait", "ssh_config")
 _JOB = (*_HOST, *_QUESTION, *_LAB, "bochs", "patience")
 #: What a verb that has its own list of kernels and verdicts does not take from the environment.
 _OWN_LIST = ("host", "kernel", "expect_kernel", *_QUESTION)
-
-
-#: What no job has used for so many days `l2gate cache --prune` removes.
-UNUSED_DAYS = 30
-
-
-@dataclass(frozen=True)
-class Verb:
-    """``options`` are the settings that it uses, ``refused`` those that would be ignored if the
-    environment named them. ``body`` is `module.function` in l2gate.verbs."""
-
-    name: str
-    group: str
-    help: str
-    body: str
-    options: tuple[str, ...] = ()
-    words: Callable[[argparse.ArgumentParser], object] | None = None
-    refused: tuple[str, ...] = ()
 
 
 def _json_file(parser: argparse.ArgumentParser) -> None:
@@ -205,21 +188,6 @@ def main(argv: Sequence[str]) -> int:
     module, _, function = arguments.verb.body.partition(".")
     body = getattr(importlib.import_module(f"l2gate.verbs.{module}"), function)
     return int(body(arguments))
-
-
-def wanted(arguments: argparse.Namespace) -> options.Settings:
-    """The settings of the command line and of the environment. Raises UsageError."""
-    environment = options.from_environment()
-    verb: Verb = arguments.verb
-    for name in verb.refused:
-        if name in environment:
-            variable = options.BY_NAME[name].variable
-            raise UsageError(
-                f"l2gate {verb.name} does not use {variable}, which is set",
-                f"unset {variable}; see l2gate {verb.name} --help",
-            )
-    asked = {name: getattr(arguments, name, None) for name in verb.options}
-    return options.resolve(asked, environment)
 
 
 _UNKNOWN = "unrecognized arguments: "

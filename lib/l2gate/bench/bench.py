@@ -26,7 +26,6 @@ from l2gate.hosts.probe import probe
 from l2gate.images import build
 from l2gate.images.helper import HELPER
 from l2gate.kernels.kernel import KernelUnderTest
-from l2gate.report import provenance
 from l2gate.transport.connection import Connection
 from l2gate.transport.console import Console
 from l2gate.transport.multiplexer import Multiplexer
@@ -258,7 +257,7 @@ class Bench:
 
     def _kernel_fact(self, kernel: KernelUnderTest) -> None:
         self._fact("kernel", spec=kernel.spec, release=kernel.release,
-                   description=kernel.description, **provenance.of_kernel(kernel))  # fmt: skip
+                   description=kernel.description, **kernel.digests())  # fmt: skip
 
     def _begin(self, l1: bool) -> None:
         """Judge the kernel that is there, and make what a test needs to reach the bench."""

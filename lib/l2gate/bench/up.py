@@ -17,9 +17,9 @@ from l2gate.foundation import settings as options
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, UsageError
 from l2gate.foundation.events import FileSink, Timeline
+from l2gate.foundation.guard import guarded
 from l2gate.foundation.scratch import Scratch
 from l2gate.foundation.settings import Settings, child_environment
-from l2gate.guard import guarded
 from l2gate.hosts import kinds
 from l2gate.hosts.host import HostContext, PersistentCapable
 from l2gate.hosts.persistent import PersistentHost, announce, born_at, home, persistent_hosts

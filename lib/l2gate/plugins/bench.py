@@ -20,8 +20,8 @@ from l2gate.bench.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
 from l2gate.foundation import settings as options
 from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
 from l2gate.foundation.events import TIMELINE_VARIABLE, Event, FileSink, Timeline
+from l2gate.foundation.guard import INTERRUPTED, complain, interrupt, told
 from l2gate.foundation.scratch import Scratch
-from l2gate.guard import INTERRUPTED, complain, interrupt, told
 from l2gate.hosts import kinds
 from l2gate.jobs.job import concluded
 from l2gate.plugins.known import known_tests

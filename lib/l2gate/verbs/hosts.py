@@ -12,7 +12,6 @@ from rich.console import Console
 
 from l2gate.bench import up as booting
 from l2gate.bench.bench import preflight
-from l2gate.cli import wanted
 from l2gate.foundation import settings as options
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
@@ -22,7 +21,8 @@ from l2gate.hosts.checks import Check
 from l2gate.hosts.kind import Can
 from l2gate.hosts.lab import access as lab
 from l2gate.hosts.persistent import PersistentHost, persistent_hosts
-from l2gate.screen import beside, screen
+from l2gate.verbs.screen import beside, screen
+from l2gate.verbs.verb import wanted
 
 
 def hosts(arguments: argparse.Namespace) -> int:

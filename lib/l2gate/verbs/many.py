@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 
 from l2gate.bench.bench import preflight
-from l2gate.cli import wanted
 from l2gate.foundation.errors import UsageError
 from l2gate.foundation.events import Timeline
 from l2gate.foundation.settings import AUTO, Settings, nearest
@@ -25,8 +24,9 @@ from l2gate.matrix import observe as observation
 from l2gate.matrix.matrix import Matrix, fetch_kernel
 from l2gate.matrix.mutant import Mutant, all_mutants, read
 from l2gate.matrix.mutants import Mutants
-from l2gate.screen import beside, screen
 from l2gate.verbs.asking import check_writable
+from l2gate.verbs.screen import beside, screen
+from l2gate.verbs.verb import wanted
 
 #: What is observed if no kernel is named.
 _OBSERVED = "debian:6.12"
