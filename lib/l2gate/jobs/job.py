@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from l2gate.bench.bench import BENCH_VARIABLE
+from l2gate.bench.facts import BENCH_VARIABLE
 from l2gate.foundation import settings as options
 from l2gate.foundation.errors import BenchError
 from l2gate.foundation.events import (

@@ -17,7 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from l2gate.bench.bench import Bench, BenchFacts
+from l2gate.bench.bench import Bench
+from l2gate.bench.facts import BenchFacts
 from l2gate.contract.table import QUIRKS, Case, load
 from l2gate.contract.table_judge import SEEN, Seen
 from l2gate.foundation.deadline import Budget

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 from avocado.core.plugin_interfaces import JobPost, JobPre
 from avocado.core.settings import settings
 
-from l2gate.bench.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
+from l2gate.bench.bench import Bench
+from l2gate.bench.facts import BENCH_VARIABLE, CANNOT_RUN_VARIABLE
 from l2gate.foundation import settings as options
 from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
 from l2gate.foundation.events import TIMELINE_VARIABLE, Event, FileSink, Timeline
