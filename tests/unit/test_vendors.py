@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 from l2gate.contract import eras
 from l2gate.foundation.errors import HelperError
+from l2gate.foundation.settings import checkout
 from l2gate.vendors import vendors
 from l2gate.vendors.vendor import Vendor
 
@@ -30,6 +31,16 @@ def test_what_may_be_true_of_a_cpu_is_what_its_rows_may_ask_for(vendor: Vendor) 
     assert most == {"any", vendor.format, *vendor.properties}
     assert vendor.wheres(soft=False, coded=False) < most
     assert most <= set(vendors.WHERES)
+
+
+@each
+@pytest.mark.parametrize(
+    "script", ["images/userland/init-ram.sh", "lib/l2gate/hosts/lab/kvm-module.sh"]
+)
+def test_the_scripts_that_choose_a_module_know_the_vendor(vendor: Vendor, script: str) -> None:
+    """They run where there is no Python: in L0's first steps, and on a lab host."""
+    text = (checkout() / script).read_text()
+    assert vendor.format in text and vendor.module in text.replace("-", "_")
 
 
 def test_a_virtualization_is_known_by_the_flags_of_the_cpu() -> None:
