@@ -53,19 +53,25 @@ Expect = Literal["auto", "refuse", "payload"]
 L2Kind = Literal["tiny", "linux"]
 Proof = Literal["auto", "fingerprint"]
 Modules = Literal["keep", "nested"]
-_Path = Literal["all", "vcpu-events", "sync-regs", "guest-debug", "mce", "gdbstub", "nmi"]
+PATHS = ("vcpu-events", "sync-regs", "guest-debug", "mce", "gdbstub", "nmi")
 
 _YES = {"yes": True, "no": False}
 _Value = TypeVar("_Value")
 
 
 def _option(
-    default: _Value, help_: str, *, group: str = "job", metavar: str = "", below: float = 0.0
+    default: _Value,
+    help_: str,
+    *,
+    group: str = "job",
+    metavar: str = "",
+    below: float = 0.0,
+    among: tuple[str, ...] = (),
 ) -> _Value:
     """A field of `Settings`. ``group`` is the heading it stands under in `--help`; a number is
-    ``below`` that one. A `{word}` in the help stands for what the hosts say of themselves
-    (l2gate/hosts/kinds.py, `told`)."""
-    about = {"help": help_, "group": group, "metavar": metavar, "below": below}
+    ``below`` that one, a word ``among`` those, where its type does not list them. A `{word}` in the
+    help stands for what the hosts say of themselves (l2gate/hosts/kinds.py, `told`)."""
+    about = {"help": help_, "group": group, "metavar": metavar, "below": below, "among": among}
     found: _Value = field(default=default, metadata=about)
     return found
 
@@ -95,10 +101,11 @@ class Settings:
         "contract to judge by; auto lets the kernel's capabilities decide",
         group="question",
     )
-    path: _Path = _option(
+    path: str = _option(
         "all",
         "way by which userspace injects: only cases by that one are run and judged",
         group="question",
+        among=("all", *PATHS),
     )
     case: str = _option(
         "",
@@ -160,6 +167,7 @@ class Option:
     group: str
     metavar: str
     below: float
+    among: tuple[str, ...]
 
     @property
     def default(self) -> str:
@@ -171,7 +179,7 @@ class Option:
         """All that it takes; none: anything of its type."""
         if self.type is bool:
             return tuple(sorted(_YES))
-        return get_args(self.type) if get_origin(self.type) is Literal else ()
+        return get_args(self.type) if get_origin(self.type) is Literal else self.among
 
     @property
     def flag(self) -> str:
