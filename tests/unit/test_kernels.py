@@ -39,6 +39,16 @@ def test_the_pair_differs_by_the_commit_alone() -> None:
     assert patches("debian:6.12+patched") == ["era.patch", "commit.patch"]
 
 
+def test_a_series_that_lacks_its_patches_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever adds one registers it first."""
+    monkeypatch.setattr("l2gate.kernels.spec.recipes", lambda series: tmp_path / series)
+    for ask in (known, lambda: parse("debian:6.12+patched")):
+        with pytest.raises(KernelSpecError, match=r"there is no patch .*6\.12/era\.patch"):
+            ask()
+
+
 PATCH = """why
 --- a/arch/x86/kvm/x86.c
 +++ b/arch/x86/kvm/x86.c

@@ -147,9 +147,13 @@ def _checked(path: Path) -> Patch:
     patch = Patch(path.resolve())
     try:
         patch.check()
+    except FileNotFoundError:
+        raise KernelSpecError(
+            f"there is no patch {path}", "write it; images/README.md says how"
+        ) from None
     except OSError as error:
         raise KernelSpecError(
-            f"patch {path} cannot be read: {error.strerror}", "let it be read by you"
+            f"patch {path} cannot be read: {error.strerror}", "make it readable for this user"
         ) from None
     return patch
 
