@@ -320,7 +320,7 @@ class Bench:
         if found["lacks"]:
             raise MissingPrerequisite(
                 f"the kernel {found['release']} lacks {', '.join(found['lacks'])}",
-                "build it with them: QEMU and the helper cannot do without",
+                "build the kernel with them: QEMU and the helper need them",
             )
         if found["kvm_module"] is None or nested not in ("Y", "1"):
             raise BenchError(
@@ -330,7 +330,10 @@ class Bench:
             )
         wanted = self.settings.expect_kernel
         if not kernel_matches(found["release"], wanted):
-            raise BenchError(f"L0 runs {found['release']}, not {wanted}", "boot the kernel meant")
+            raise BenchError(
+                f"L0 runs {found['release']}, not {wanted}",
+                "boot the kernel that expect_kernel names",
+            )
         self._describe(host, found, nested)
         contract = decide(
             self.settings.expect, int(found["caps"].get("KVM_CAP_EXCEPTION_PAYLOAD", 0))

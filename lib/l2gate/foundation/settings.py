@@ -78,7 +78,7 @@ _NAMED = 40
 #: The headings of `--help`, in their order.
 GROUPS = {
     "host": "which kernel, on which host",
-    "question": "what is asked",
+    "question": "what is tested",
     "emulated": "emulated hosts",
     "lab": "lab hosts (local, ssh://)",
     "job": "the job",
@@ -118,7 +118,7 @@ OPTIONS = (
     Option(
         "path",
         "all",
-        "way by which userspace injects: only cases by that one are run and judged",
+        "way of injecting: only cases that use it are run and judged",
         ("all", "vcpu-events", "sync-regs", "guest-debug", "mce", "gdbstub", "nmi"),
         group="question",
     ),
@@ -142,7 +142,7 @@ OPTIONS = (
     Option(
         "qemu",
         "",
-        "QEMU on the lab host, with arguments if it takes some; found by name if left out",
+        "QEMU on the lab host, with arguments if needed; found by name if left out",
         group="lab",
         hosts=(LOCAL, SSH),
         metavar="PROGRAM",
@@ -179,7 +179,7 @@ OPTIONS = (
         hosts=("emulated-intel",),
         metavar="PROGRAM",
     ),
-    Option("keep", "no", "leave the bench's files behind for a look", ("no", "yes")),
+    Option("keep", "no", "keep the bench's files for inspection", ("no", "yes")),
     Option("patience", "1", "factor on every deadline, for slow machines", metavar="FACTOR"),
 )
 BY_NAME = {option.name: option for option in OPTIONS}
@@ -264,7 +264,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
         if variable not in VARIABLES and variable not in _OTHER_VARIABLES:
             known = (*VARIABLES, "L2GATE_CACHE", "L2GATE_STATE")
             raise UsageError(
-                f"the environment variable {variable} is not l2gate's", nearest(variable, known)
+                f"the environment variable {variable} is none of l2gate's", nearest(variable, known)
             )
     return {name: environment[v] for v, name in VARIABLES.items() if v in environment}
 

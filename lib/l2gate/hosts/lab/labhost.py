@@ -165,7 +165,7 @@ def check(spec: str, settings: Settings) -> str:
     """What can be said of a lab host without asking it. Raises UsageError."""
     if settings.kernel != "auto":
         raise UsageError(
-            f"kernel = {settings.kernel} cannot be had on {spec}: it runs its own kernel",
+            f"kernel = {settings.kernel} cannot be used on {spec}: it runs its own kernel",
             "leave `kernel` out, boot that kernel there, and use --expect-kernel",
         )
     program = qemuprogram.words_of(settings.qemu)
@@ -178,5 +178,5 @@ def check(spec: str, settings: Settings) -> str:
     config = Path(settings.ssh_config).expanduser()
     if settings.ssh_config and not os.access(config, os.R_OK):
         raise UsageError(f"ssh_config = {settings.ssh_config} cannot be read",
-                         "name a file as `ssh -F` takes it, or leave it out")  # fmt: skip
+                         "give a file that `ssh -F` accepts, or leave it out")  # fmt: skip
     return "its running kernel"
