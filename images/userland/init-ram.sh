@@ -12,6 +12,7 @@ while read -r module parameters; do
 	kvm-intel.ko) /bin/busybox grep -qw vmx /proc/cpuinfo || continue ;;
 	kvm-amd.ko) /bin/busybox grep -qw svm /proc/cpuinfo || continue ;;
 	esac
+	# shellcheck disable=SC2086 # parameters are several words
 	/bin/busybox insmod "/modules/$module" $parameters ||
 		echo "l2gate: module $module could not be loaded" >/dev/console
 done </modules/order
@@ -31,7 +32,7 @@ done </modules/needs
 [ "$lacks" ] && give_up "this kernel has neither built in nor as a module:$lacks"
 
 # Disks are probed side by side, so their names say nothing: their first bytes do.
-image= seed=
+image='' seed=''
 until [ "$image" ] && [ "$seed" ]; do
 	for disk in /dev/[sv]d[ab]; do
 		[ -b "$disk" ] || continue

@@ -14,7 +14,7 @@ from l2gate.foundation.settings import checkout
 #: What a checkout holds beside its files: see .gitignore.
 NOT_OURS = re.compile(r"^(\.git|\.venv|build|__pycache__|.*\.egg-info|\.\w+_cache)$")
 GPL, MIT = "GPL-2.0-only", "MIT"
-SOURCE = re.compile(r"\.(py|c|h|S|sh|patch|toml|cfg)$|^Makefile$|^run$")
+SOURCE = re.compile(r"\.(py|c|h|S|def|sh|patch|toml|cfg)$|^Makefile$|^run$")
 TEXT = re.compile(rf"{SOURCE.pattern}|\.(md|txt|json|j2|config)$")
 
 

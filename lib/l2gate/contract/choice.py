@@ -14,6 +14,7 @@ from typing import Any
 
 from l2gate.contract.paths import NAMES
 from l2gate.contract.table import WORDS, Case, all_tables
+from l2gate.contract.words import LANGUAGE
 from l2gate.foundation.errors import UsageError
 from l2gate.foundation.settings import nearest
 
@@ -21,13 +22,12 @@ Words = Mapping[str, str]
 
 #: Of the row that a case is from, and what cases on QEMU's vCPU alone have.
 _OWN = ("contract", "table", "line", "case", "repeat")
-#: What the helper takes where a case does not say it (lib/helper/cases.c). Cases on QEMU's vCPU
-#: are of the refuse contract.
+#: What the helper takes where a case does not say it. Cases on QEMU's vCPU are of the refuse
+#: contract.
 _DEFAULTS = {
     "contract": "refuse",
-    "path": "vcpu-events", "vector": "0", "code": "none", "injected": "0", "pending": "0",
-    "payload": "none", "active": "L2",
-}  # fmt: skip
+    **LANGUAGE.defaults("path", "vector", "code", "injected", "pending", "payload", "active"),
+}
 
 
 @dataclass(frozen=True)

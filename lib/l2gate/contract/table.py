@@ -12,7 +12,7 @@ A line of a table is empty, a comment (`#`), one of five directives, or a row:
     columns   name vector => who code  what the cells of the rows below are
 
 A row has one cell for each column. Left of `=>` are the case's name, conditions and words for the
-helper (lib/helper/cases.c documents each; a `-` leaves a word to its default):
+helper (lib/helper/words.def lists them; a `-` leaves a word to its default):
 
     where   any, vmx, svm, soft (VMX, and SVM with NRIPS: KVM can deliver #BP and #OF anywhere), or
             coded (VMX whose VM entry refuses an error code that does not fit its vector)
@@ -61,6 +61,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from l2gate.contract import eras
+from l2gate.contract.words import LANGUAGE
 from l2gate.foundation.errors import CaseTableError
 
 FOLDER = Path(__file__).parent / "cases"
@@ -71,14 +72,10 @@ QUIRKS = Path(__file__).parent / "quirks"
 ERROR_CODES = {8: 0, 10: 0x18, 11: 0x18, 12: 0x18, 13: 0x18, 14: 0x6, 17: 0}
 
 #: What userspace hands to KVM: by these words a case finds its control, the same with L1 active.
-SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "payload", "flag",
-        "flags", "triple", "cr2", "dr6", "keep_flags", "nmi", "interrupt", "shadow",
-        "with_regs")  # fmt: skip
+SENT = LANGUAGE.sent
 
 #: All words for the helper.
-WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "earlier",
-         "long_out", "first", "first_injected", "first_path", "get_set", "set_regs", "run", "cpl",
-         "moved", "old_dr6", "cut_short", "debugged"}  # fmt: skip
+WORDS = set(LANGUAGE.words)
 #: `none` is the contract of tables that promise nothing.
 CONTRACTS = ("payload", "refuse")
 _CONDITIONS: dict[str, tuple[str, ...]] = {

@@ -10,10 +10,11 @@ from typing import Any
 from l2gate.contract import eras
 from l2gate.contract.judge import Judgement, Verdict
 from l2gate.contract.table import NUMBERS, Case
+from l2gate.contract.words import LANGUAGE
 
-#: What is there before an injection (lib/helper/own.h).
-CR2_BEFORE = 0xC2C2C000
-DR6_BEFORE = 0xFFFF0FF2
+#: What is there before an injection.
+CR2_BEFORE = LANGUAGE.constants["CR2_BEFORE"]
+DR6_BEFORE = LANGUAGE.constants["DR6_BEFORE"]
 
 _DR7_GD = 1 << 13
 _SOFT = (3, 4)

@@ -110,7 +110,7 @@ class Lab:
         """Take the host's lock: for oneself where the module may change, else beside others."""
         within = Deadline("the host's lock", float(settings.wait))
         who = f"l2gate job {job} of {getpass.getuser()}@{socket.gethostname()}"
-        argv = [self.helper, "keep", "--lock", LOCK, "--folder", f"{JOBS}/{job}", "--who", who]
+        argv = [self.helper, "supervise", "--lock", LOCK, "--folder", f"{JOBS}/{job}", "--who", who]
         if exclusive:
             argv += ["--exclusive", "--finally", self.script.command("restore")]
         return Supervisor(self.connection, argv, within, log, say)
