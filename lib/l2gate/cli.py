@@ -9,12 +9,13 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from l2gate.foundation import settings as options
+from l2gate.foundation.cache import UNUSED_DAYS
 from l2gate.foundation.errors import UsageError
+from l2gate.verbs.verb import Verb
 
 _HOST = ("host", "kernel", "expect_kernel")
 _QUESTION = ("expect", "path", "case", "l2", "proof")
@@ -22,24 +23,6 @@ _LAB = ("qemu", "modules", "wait", "ssh_config")
 _JOB = (*_HOST, *_QUESTION, *_LAB, "bochs", "patience")
 #: What a verb that has its own list of kernels and verdicts does not take from the environment.
 _OWN_LIST = ("host", "kernel", "expect_kernel", *_QUESTION)
-
-
-#: What no job has used for so many days `l2gate cache --prune` removes.
-UNUSED_DAYS = 30
-
-
-@dataclass(frozen=True)
-class Verb:
-    """``options`` are the settings that it uses, ``refused`` those that would be ignored if the
-    environment named them. ``body`` is `module.function` in l2gate.verbs."""
-
-    name: str
-    group: str
-    help: str
-    body: str
-    options: tuple[str, ...] = ()
-    words: Callable[[argparse.ArgumentParser], object] | None = None
-    refused: tuple[str, ...] = ()
 
 
 def _json_file(parser: argparse.ArgumentParser) -> None:
@@ -77,9 +60,9 @@ def _runs(default: int) -> Callable[[argparse.ArgumentParser], object]:
 def _many(parser: argparse.ArgumentParser) -> None:
     told = parser.add_argument(
         "--host", action="append", metavar="HOST",
-        help="emulated-intel or emulated-amd; may come more than once [both]",
+        help="{booting}; may come more than once [all that can]",
     )  # fmt: skip
-    told.completer = _complete("emulated")  # type: ignore[attr-defined]
+    told.completer = _complete("booting")  # type: ignore[attr-defined]
     parser.add_argument("--jobs", type=_count, default=0, metavar="N",
                         help="how many at a time [as many as there are cores]")  # fmt: skip
     parser.add_argument("--folder", type=Path, default=options.checkout() / "build",
@@ -160,7 +143,7 @@ VERBS = (
          "hosts.prepare", ("host", "qemu", "ssh_config", "patience"), _yes),
     Verb("restore", _HOSTS, "restore a KVM module that an interrupted job has changed",
          "hosts.restore", ("host", "wait", "ssh_config", "patience")),
-    Verb("up", _HOSTS, "boot an emulated host that stays, as a lab machine", "hosts.up",
+    Verb("up", _HOSTS, "boot a host that stays, as a lab machine", "hosts.up",
          ("host", "kernel", "bochs", "patience"), _name),
     Verb("down", _HOSTS, "shut down what `l2gate up` has booted", "hosts.down", (), _down),
     Verb("images", _KERNELS, "fetch and build everything that jobs need", "kernels.images", (),
@@ -207,27 +190,20 @@ def main(argv: Sequence[str]) -> int:
     return int(body(arguments))
 
 
-def wanted(arguments: argparse.Namespace) -> options.Settings:
-    """The settings of the command line and of the environment. Raises UsageError."""
-    environment = options.from_environment()
-    verb: Verb = arguments.verb
-    for name in verb.refused:
-        if name in environment:
-            variable = options.BY_NAME[name].variable
-            raise UsageError(
-                f"l2gate {verb.name} does not use {variable}, which is set",
-                f"unset {variable}; see l2gate {verb.name} --help",
-            )
-    asked = {name: getattr(arguments, name, None) for name in verb.options}
-    return options.resolve(asked, environment)
-
-
 _UNKNOWN = "unrecognized arguments: "
+
+
+class _Formatter(argparse.HelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        """With what the hosts say of themselves, asked only where help is wanted."""
+        from l2gate.hosts import kinds
+
+        return kinds.told(action.help) if action.help else action.help
 
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **how: Any) -> None:
-        super().__init__(allow_abbrev=False, **how)
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **how)
 
     def error(self, message: str) -> NoReturn:
         """A usage error, with the nearest right name of what is not known."""
@@ -299,8 +275,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_options(group: Any, mine: Sequence[options.Option]) -> None:
     for option in mine:
-        if option.name == "keep":
-            group.add_argument(option.flag, action="store_const", const="yes", help=option.help)
+        if option.type is bool:
+            group.add_argument(option.flag, action="store_true", default=None, help=option.help)
             continue
         default = f" [{option.default}]" if option.default else ""
         told = group.add_argument(

@@ -13,7 +13,7 @@ from l2gate.contract import table
 from l2gate.foundation import cache
 from l2gate.foundation.debian import SUITES
 from l2gate.foundation.errors import UsageError
-from l2gate.foundation.settings import BY_NAME, OPTIONS, checkout
+from l2gate.foundation.settings import AUTO, BY_NAME, OPTIONS, checkout
 from l2gate.hosts import kinds
 from l2gate.kernels.spec import VARIANTS
 from l2gate.plugins.known import known_tests
@@ -90,7 +90,7 @@ def test_each_kind_of_host_has_its_row() -> None:
     with pytest.raises(UsageError) as refused:
         kinds.find("no such host")
     offered = refused.value.hint.rpartition("use one of: ")[2].split(", ")
-    assert set(named) == {*offered} - {kinds.AUTO}
+    assert set(named) == {*offered} - {AUTO}
 
 
 def test_each_series_and_variant_of_kernels_is_named() -> None:

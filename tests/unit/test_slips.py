@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from l2gate import cli
+from l2gate.foundation.guard import guarded
 from l2gate.foundation.settings import OPTIONS, VARIABLES, checkout
-from l2gate.guard import guarded
 
 USAGE = 4
 

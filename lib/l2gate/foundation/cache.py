@@ -17,6 +17,9 @@ from pathlib import Path
 from l2gate.foundation.errors import BenchError
 from l2gate.foundation.settings import cache_dir, state_dir
 
+#: What no job has used for so many days is of no use any more.
+UNUSED_DAYS = 30
+
 
 def digest(*parts: str | bytes | Path) -> str:
     """A short name for ``parts``: strings and bytes by value, files by content."""
@@ -28,6 +31,12 @@ def digest(*parts: str | bytes | Path) -> str:
             data = part.encode() if isinstance(part, str) else part
         total.update(len(data).to_bytes(8, "big") + data)
     return total.hexdigest()[:16]
+
+
+def sha256(path: Path) -> str:
+    """The whole digest of a file's content, as sha256sum(1) says it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

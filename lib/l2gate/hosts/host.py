@@ -17,6 +17,7 @@ from l2gate.images.build import Images
 from l2gate.kernels.kernel import KernelUnderTest
 from l2gate.transport.connection import Connection
 from l2gate.transport.console import Console
+from l2gate.transport.ssh import Endpoint
 
 #: What a kernel says of its own faults: a WARN, an oops, a BUG, a sanitizer's find.
 _COMPLAINT = re.compile(
@@ -123,3 +124,16 @@ class Host(ABC):
             if _COMPLAINT.search(line) and not self.console.harmless(line):
                 return line.strip()
         return None
+
+
+class PersistentCapable(Host):
+    """One that can stay up after the job that booted it, owned by a process."""
+
+    @property
+    @abstractmethod
+    def endpoint(self) -> Endpoint:
+        """How to reach it, for others as well."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Until it ends by itself."""

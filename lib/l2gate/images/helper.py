@@ -10,6 +10,9 @@ from l2gate.foundation.events import Timeline
 from l2gate.foundation.process import run
 from l2gate.foundation.settings import checkout
 
+#: Where it is on a level of ours.
+HELPER = "/run/l2gate/helper"
+
 
 def build(timeline: Timeline) -> Path:
     """The binary, compiled now if its sources have changed. Raises BenchError with gcc's words."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import ClassVar
 
-from l2gate.bench.bench import BenchFacts, consoles
+from l2gate.bench.facts import BenchFacts, consoles
 from l2gate.contract.choice import Choice, parse
 from l2gate.contract.judge import Judgement, Verdict
 from l2gate.foundation.deadline import Budget

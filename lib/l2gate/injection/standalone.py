@@ -18,11 +18,11 @@ from l2gate.contract.table_judge import Seen, judge_case
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, NotHere
 from l2gate.foundation.events import Event
-from l2gate.injection import vectors
 from l2gate.injection.evidence import Evidence, none_chosen
-from l2gate.injection.vectors import NMI, label
+from l2gate.injection.vectors import label
 from l2gate.transport.connection import Remote
 from l2gate.transport.multiplexer import SharedConnection
+from l2gate.vendors import vendors
 
 _START_SECONDS = 20
 _CASE_SECONDS = 0.05
@@ -176,18 +176,8 @@ def platform_of(head: dict[str, Any]) -> Platform:
         sync_events=bool(caps["KVM_CAP_SYNC_REGS"] & _KVM_SYNC_X86_EVENTS),
         nested_state=caps["KVM_CAP_NESTED_STATE"] > 0,
         checks_codes=None if head["any_error_code"] is None else not head["any_error_code"],
-        injectable=_injectable(head),
+        injectable=vendors.named(head["format"]).injectable(tcg=head["tcg"], cet=head["cet"]),
     )
-
-
-def _injectable(head: dict[str, Any]) -> frozenset[int]:
-    """SVM hardware takes what is an exception alone (APM volume 2, 15.20; kvm-unit-tests, svm);
-    QEMU's TCG all but the NMI and 31. VMX takes every vector (SDM volume 3, 27.2.1.3)."""
-    if head["format"] == "vmx":
-        return frozenset(range(32))
-    if head["tcg"]:
-        return frozenset(range(31)) - {NMI}
-    return vectors.SVM_EXCEPTIONS | ({vectors.CONTROL_PROTECTION} if head["cet"] else set())
 
 
 def _answer(remote: Remote, deadline: Deadline) -> dict[str, Any] | str:

@@ -83,12 +83,14 @@ class ThroughQemu(Session):
     def _connect(self) -> None:
         if self.facts.l2 != "tiny":
             raise MissingPrerequisite("a Linux L2 does not tell what it is hit by", "use l2=tiny")
-        if not self.facts.svm and not self.facts.steps.get("4.19"):
+        vendor = self.facts.vendor
+        since = vendor.survives_qemu_since
+        if since and not self.facts.steps.get(since):
             raise MissingPrerequisite(
-                "on VMX of such a kernel L1 does not outlive that QEMU writes its registers back, "
-                "as it does to inject (seen on 4.12: its CR4 has lost bits); injections past QEMU "
-                "and on the helper's own VM were asked",
-                "a kernel of 4.19 or later",
+                f"on {vendor.name} of such a kernel L1 does not outlive that QEMU writes its "
+                f"registers back, as it does to inject ({vendor.without_that}); injections past "
+                "QEMU and on the helper's own VM were asked",
+                f"a kernel of {since} or later",
             )
         super()._connect()
         self._console = Console("L1", Path(self.facts.consoles["L1"]))
@@ -136,7 +138,7 @@ class ThroughQemu(Session):
             raise MissingPrerequisite(
                 "on SVM without NRIPS KVM cannot hand an INT3 back (in 4.x an L2 that has one cut "
                 "short stands still), and QEMU TCG does not leave a guest for one",
-                "use emulated-intel or hardware",
+                "use a host with NRIPS, such as hardware, or one with VMX",
             )
         victim, said = self.victim(), len(self._console.text())
         self._l2_takes_its_own_int3()
@@ -227,7 +229,7 @@ class ThroughQemu(Session):
                 raise MissingPrerequisite(
                     "this CPU does not leave a guest for an INT3 that is intercepted (QEMU TCG "
                     "does not), so QEMU's gdb server never has one to hand back",
-                    "use emulated-intel or hardware",
+                    "use another host: hardware does, and so does Bochs",
                 )
         gdb.remove(victim.int3, deadline)
         self._qmp("cont")
@@ -357,10 +359,10 @@ class ThroughQemu(Session):
         self, judgement: Judgement, vector: int, level: str, outcome: QemuOutcome
     ) -> tuple[Judgement, list[str], str]:
         """The judgement, what of it is known of the kernel's era, and what is a finding: neither
-        NMIs nor, before 5.8 on SVM, exceptions that L1 intercepts were ever promised."""
-        steps = self.facts.steps
-        since = "5.8" if self.facts.svm else "4.19"
-        free = vector == NMI or (self.facts.svm and self.facts.contract.name == "payload")
+        NMIs nor, where they went past L1, exceptions that L1 intercepts were ever promised."""
+        steps, vendor = self.facts.steps, self.facts.vendor
+        since = vendor.asks_l1_since
+        free = vector == NMI or (vendor.passed_l1_by and self.facts.contract.name == "payload")
         asked = level == "L2" or vector == NMI
         if judgement.verdict is not Verdict.FAIL or not (asked and free) or steps.get(since):
             return judgement, [], ""

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 NMI = 2
 BREAKPOINT = 3
-CONTROL_PROTECTION = 21
 
 _NAMES = {
     0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF",
@@ -15,9 +14,6 @@ _NAMES = {
 
 #: Every vector that can stand for an exception: 0-31 without the NMI.
 EXCEPTIONS = tuple(v for v in range(32) if v != NMI)
-
-#: What an AMD CPU takes as an exception in 64-bit mode; with shadow stacks #CP, too.
-SVM_EXCEPTIONS = frozenset({0, 1, 3, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 18, 19, 30})
 
 #: What KVM_SET_VCPU_EVENTS takes for no exception in any era (x86.c: nr > 31 || nr == NMI_VECTOR).
 NEVER_EXCEPTIONS = (NMI, 32, 255)

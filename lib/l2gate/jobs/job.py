@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from l2gate.bench.bench import BENCH_VARIABLE
+from l2gate.bench.facts import BENCH_VARIABLE
 from l2gate.foundation import settings as options
 from l2gate.foundation.errors import BenchError
 from l2gate.foundation.events import (
@@ -23,8 +23,8 @@ from l2gate.foundation.events import (
     Subscriber,
     read_timeline,
 )
+from l2gate.foundation.guard import INTERRUPTED
 from l2gate.foundation.process import end, start_logged
-from l2gate.guard import INTERRUPTED
 from l2gate.report import provenance
 from l2gate.report.provenance import Provenance
 from l2gate.report.result import Result, assemble, exit_code, fact

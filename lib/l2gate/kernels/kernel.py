@@ -8,14 +8,17 @@ import lzma
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from l2gate.foundation import cache, debian
 from l2gate.foundation.errors import KernelSpecError
 from l2gate.foundation.events import Timeline
 from l2gate.foundation.process import run
+from l2gate.foundation.settings import checkout
 from l2gate.kernels import builtin, config, variants, vmlinux
 from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse, release_of
 from l2gate.kernels.vmlinux import Vmlinux
+from l2gate.vendors.vendors import MODULES
 
 _READERS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
@@ -44,6 +47,16 @@ class KernelUnderTest:
         """What QEMU's -kernel starts soonest: the unpacked kernel if it has a PVH entry."""
         plain = self.unpacked
         return plain.path if plain and plain.pvh else self.vmlinuz
+
+    def digests(self) -> dict[str, Any]:
+        """By which it can be known again: its image's, and those of each patch of its spec."""
+        spec = parse(self.spec)
+        patches = [patch.path for patch in spec.patches] if isinstance(spec, DebianSpec) else []
+        return {"image": _digest(self.vmlinuz), "patches": [_digest(path) for path in patches]}
+
+
+def _digest(path: Path) -> dict[str, str]:
+    return {"file": str(path).removeprefix(f"{checkout()}/"), "sha256": cache.sha256(path)}
 
 
 def prepare(text: str, timeline: Timeline) -> KernelUnderTest:
@@ -159,15 +172,12 @@ def _without_file(
         return [], [], ""
     known = builtin.read(kernel.modules, kernel.home, kernel.vmlinuz, kernel.release)
     has = {name: known.has(_plain(name)) for name in left}
-    if any(_plain(vendor) in tree.files or known.has(vendor) for vendor in _VENDORS):
-        has = {name: there for name, there in has.items() if name not in _VENDORS}
-    elif any(has.get(vendor, False) is None for vendor in _VENDORS):
-        has = {n: there for n, there in has.items() if n not in _VENDORS or there is None}
+    if any(_plain(vendor) in tree.files or known.has(vendor) for vendor in MODULES):
+        has = {name: there for name, there in has.items() if name not in MODULES}
+    elif any(has.get(vendor, False) is None for vendor in MODULES):
+        has = {n: there for n, there in has.items() if n not in MODULES or there is None}
     absent = [name for name, there in has.items() if there is False]
     return absent, [name for name, there in has.items() if there is None], known.where
-
-
-_VENDORS = ("kvm_intel", "kvm_amd")
 
 
 def _plain(name: str) -> str:

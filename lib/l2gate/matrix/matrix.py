@@ -31,8 +31,6 @@ from l2gate.report.durations import Durations
 from l2gate.report.page import PageRow
 from l2gate.report.terminal import COLOURS
 
-#: Seconds that a cell takes where none has been measured; Bochs is the slower.
-_GUESS = {"emulated-intel": 120.0, "emulated-amd": 50.0}
 #: A cell that takes longer is an infra-error.
 _LIMIT = 1200.0
 #: Of a run's seconds (report/result.py) those that do not lie within others.
@@ -132,8 +130,9 @@ class Matrix:
             return None
         argv = [sys.executable, "-m", "l2gate", "run", "--host", cell.host]
         argv += ["--kernel", cell.kernel, "--json", str(self._target(cell))]
-        guess = self._durations.guess(cell.name, _GUESS.get(cell.host, 60.0))
-        settings = kinds.find(cell.host).only_used(self._settings)
+        kind = kinds.find(cell.host)
+        guess = self._durations.guess(cell.name, kind.seconds)
+        settings = kinds.only_used(kind, self._settings)
         return Work(cell.name, argv, self._log(cell), guess, _LIMIT, settings)
 
     def _target(self, cell: Cell) -> Path:

@@ -16,12 +16,13 @@ from typing import Any, NoReturn
 from avocado.core.plugin_interfaces import JobPost, JobPre
 from avocado.core.settings import settings
 
-from l2gate.bench.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
+from l2gate.bench.bench import Bench
+from l2gate.bench.facts import BENCH_VARIABLE, CANNOT_RUN_VARIABLE
 from l2gate.foundation import settings as options
 from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
 from l2gate.foundation.events import TIMELINE_VARIABLE, Event, FileSink, Timeline
+from l2gate.foundation.guard import INTERRUPTED, complain, interrupt, told
 from l2gate.foundation.scratch import Scratch
-from l2gate.guard import INTERRUPTED, complain, interrupt, told
 from l2gate.hosts import kinds
 from l2gate.jobs.job import concluded
 from l2gate.plugins.known import known_tests
@@ -109,7 +110,7 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         timeline.record(Event("controller", "fact", "job", data=data))
         if os.environ.get(BENCH_VARIABLE):
             return  # another process has booted the bench and will end it: `l2gate soak`
-        self._keep = wanted.keep == "yes"
+        self._keep = wanted.keep
         self._scratch = Scratch("bench")
         folder = self._scratch.path
         # A test that is not known says itself what it lacks.

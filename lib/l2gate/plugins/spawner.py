@@ -15,7 +15,7 @@ from typing import Any
 from avocado.core.utils import messages
 from avocado.plugins.spawners.process import ProcessSpawner
 
-from l2gate.bench.bench import CANNOT_RUN_VARIABLE
+from l2gate.bench.facts import CANNOT_RUN_VARIABLE
 from l2gate.contract.judge import Verdict
 from l2gate.foundation.errors import MissingPrerequisite
 from l2gate.foundation.events import Event, timeline_from_environment

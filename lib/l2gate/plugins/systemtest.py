@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from avocado import Test
 from avocado.core.exceptions import TestInterrupt
 
-from l2gate.bench.bench import BenchFacts
+from l2gate.bench.facts import BenchFacts
 from l2gate.contract.judge import Judgement, Verdict
 from l2gate.contract.paths import ALL
 from l2gate.foundation.errors import L2gateError, MissingPrerequisite, NotHere

@@ -16,9 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from l2gate.foundation.cache import sha256
 from l2gate.foundation.settings import checkout
-from l2gate.kernels.kernel import KernelUnderTest
-from l2gate.kernels.spec import DebianSpec, parse
 
 UNKNOWN = "unknown"
 
@@ -171,7 +170,7 @@ def suite_digest() -> str:
         for file in sorted((root / folder).rglob("*"))
         if file.is_file() and file.suffix != ".pyc"
     ]
-    lines = [f"{_sha256(file)}  {file.relative_to(root)}\n" for file in files]
+    lines = [f"{sha256(file)}  {file.relative_to(root)}\n" for file in files]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -197,19 +196,3 @@ def _cpu(table: Path = Path("/proc/cpuinfo")) -> str:
         return UNKNOWN
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return " ".join(names[0].split()) if names else platform.machine() or UNKNOWN
-
-
-def of_kernel(kernel: KernelUnderTest) -> dict[str, Any]:
-    """The digests of a kernel that is about to boot: its image, and each patch of its spec."""
-    spec = parse(kernel.spec)
-    patches = [patch.path for patch in spec.patches] if isinstance(spec, DebianSpec) else []
-    return {"image": _digest(kernel.vmlinuz), "patches": [_digest(path) for path in patches]}
-
-
-def _digest(path: Path) -> dict[str, str]:
-    return {"file": str(path).removeprefix(f"{checkout()}/"), "sha256": _sha256(path)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

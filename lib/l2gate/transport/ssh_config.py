@@ -38,11 +38,11 @@ class Name:
     host: str
     user: str = ""
     port: int = 0
-    #: A file read instead of ~/.ssh/config (`ssh -F`); empty: that one.
-    config: str = ""
+    #: A file read instead of ~/.ssh/config (`ssh -F`); None: that one.
+    config: Path | None = None
 
     @classmethod
-    def parse(cls, spec: str, config: str = "") -> Name:
+    def parse(cls, spec: str, config: Path | None = None) -> Name:
         """Of `ssh://[user@]name[:port]`. Raises UsageError."""
         text = spec if spec.startswith(SCHEME) else SCHEME + spec
         try:
@@ -61,7 +61,7 @@ class Name:
         """The words of ssh(1) that lead there."""
         words = ["ssh", *options]
         if self.config:
-            words += ["-F", self.config]
+            words += ["-F", str(self.config)]
         if self.port:
             words += ["-p", str(self.port)]
         return [*words, f"{self.user}@{self.host}" if self.user else self.host]
@@ -91,7 +91,7 @@ class Target:
 
 def resolve(name: Name) -> Target:
     """Ask ssh(1). Raises MissingPrerequisite without one, BenchError for a broken configuration."""
-    if name.config and not Path(name.config).expanduser().is_file():
+    if name.config and not name.config.is_file():
         raise UsageError(
             f"ssh_config = {name.config} does not exist", "give a file that `ssh -F` accepts"
         )

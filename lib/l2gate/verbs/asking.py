@@ -11,14 +11,14 @@ from pathlib import Path
 
 from l2gate.bench import oracle
 from l2gate.bench.bench import preflight
-from l2gate.cli import wanted
 from l2gate.foundation.errors import MissingPrerequisite, UsageError
 from l2gate.foundation.events import FileSink, Timeline
 from l2gate.foundation.scratch import Scratch
 from l2gate.hosts import kinds
 from l2gate.jobs.job import Job
 from l2gate.report.terminal import show
-from l2gate.screen import beside, progress, screen
+from l2gate.verbs.screen import beside, progress, screen
+from l2gate.verbs.verb import wanted
 
 
 def run(arguments: argparse.Namespace) -> int:
