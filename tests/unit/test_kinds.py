@@ -48,7 +48,7 @@ def test_a_setting_of_some_hosts_is_refused_on_the_others_and_left_out_for_them(
                 kinds.refuse_nonsense(kind, settings)
                 assert kinds.only_used(kind, settings) == settings
                 continue
-            with pytest.raises(UsageError, match=f"{name} = .* means nothing") as refused:
+            with pytest.raises(UsageError, match=f"{name} = .* has no effect") as refused:
                 kinds.refuse_nonsense(kind, settings)
             assert all(
                 one.label in refused.value.hint for one in kinds.KINDS if name in one.options

@@ -168,8 +168,8 @@ def test_a_kvm_without_vmx_or_svm_behind_it_is_seen_through() -> None:
     said = _hinders(
         flags={"vmx": False, "svm": False}, kvm_module=None, kvm_modules=["kvm", "kvm_pvm"]
     )
-    assert "API version 12, but no VMX or SVM is behind it" in said
-    assert "kvm_pvm, none that could use VMX or SVM" in said
+    assert "API version 12, but without VMX or SVM" in said
+    assert "kvm_pvm, none for VMX or SVM" in said
 
 
 def test_other_hindrances_are_named() -> None:

@@ -66,7 +66,7 @@ def examine(host: Host, settings: Settings) -> L0:
     if found["lacks"]:
         raise MissingPrerequisite(
             f"the kernel {found['release']} lacks {', '.join(found['lacks'])}",
-            "build it with them: QEMU and the helper cannot do without",
+            "build the kernel with them: QEMU and the helper need them",
         )
     vendor, nested = vendors.of_flags(found["flags"]), _nested(found)
     if vendor is None or found["kvm_module"] is None or nested not in ("Y", "1"):
@@ -77,7 +77,9 @@ def examine(host: Host, settings: Settings) -> L0:
         )
     wanted = settings.expect_kernel
     if not kernel_matches(found["release"], wanted):
-        raise BenchError(f"L0 runs {found['release']}, not {wanted}", "boot the kernel meant")
+        raise BenchError(
+            f"L0 runs {found['release']}, not {wanted}", "boot the kernel that expect_kernel names"
+        )
     payload = int(found["caps"].get("KVM_CAP_EXCEPTION_PAYLOAD", 0))
     return L0(found, vendor, decide(settings.expect, payload), eras.shown(found["caps"]))
 

@@ -34,11 +34,13 @@ def check_name(name: str) -> str:
     that is taken."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is no name for a host",
-            "use letters, digits, dashes, dots and underscores, a letter or digit first",
+            f"{name!r} is not a valid host name",
+            "use letters, digits, dashes, dots and underscores, and begin with a letter or digit",
         )
     if any(host.name == name for host in persistent_hosts()):
-        raise UsageError(f"{name} is up already", f"l2gate down {name}, or give another --name")
+        raise UsageError(
+            f"{name} is already up", f"run `l2gate down {name}`, or choose another --name"
+        )
     return name
 
 
@@ -53,7 +55,7 @@ def up(settings: Settings, name: str) -> PersistentHost:
         folder.mkdir(parents=True, mode=0o700)
     except OSError as error:
         raise BenchError(
-            f"{folder} cannot be made: {error.strerror}", "name another folder by L2GATE_STATE"
+            f"cannot create {folder}: {error.strerror}", "set L2GATE_STATE to another folder"
         ) from error
     log = folder / "owner.log"
     command = [sys.executable, "-m", __spec__.name, name]
@@ -101,7 +103,10 @@ def down(host: PersistentHost) -> None:
         if host.alive:
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)
             if not select.select([descriptor], [], [], 30.0)[0]:
-                raise BenchError(f"{host.name}: its owner {host.owner} does not end", "kill it")
+                raise BenchError(
+                    f"{host.name}: its owner, process {host.owner}, does not exit",
+                    "kill that process",
+                )
     finally:
         os.close(descriptor)
     shutil.rmtree(host.folder, ignore_errors=True)

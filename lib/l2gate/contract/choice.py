@@ -74,7 +74,7 @@ def parse(text: str) -> Choice:
         word, equals, value = part.partition("=")
         if not equals or not value or word not in (*_OWN, *WORDS):
             raise UsageError(
-                f"case = {text!r}: {part} is no word of a case",
+                f"case = {text!r}: {part} is not a word of a case",
                 f"write word=value; {nearest(word, (*_OWN, *sorted(WORDS)))}",
             )
         words[word] = value

@@ -280,7 +280,7 @@ class _Reader:
 
     def broken(self, why: str) -> CaseTableError:
         place = f"{self.path}:{self.number}"
-        return CaseTableError(f"{place}: {why}", "l2gate/contract/table.py says how it is read")
+        return CaseTableError(f"{place}: {why}", "l2gate/contract/table.py documents the format")
 
     def read(self, text: str) -> Table:
         rows: list[Row] = []

@@ -117,7 +117,7 @@ def _may_write(folder: Path) -> bool:
 def _no_room(folder: Path, what: str, error: OSError) -> BenchError:
     return BenchError(
         f"cannot write {what} into the cache: {error}",
-        f"make room in {folder}, or name another folder by L2GATE_CACHE, or by L2GATE_STATE for "
+        f"free space in {folder}, or set L2GATE_CACHE to another folder, or L2GATE_STATE for "
         "what a read-only cache lacks",
     )
 
@@ -220,5 +220,7 @@ def remove(entry: Entry) -> None:
     try:
         entry.path.rename(doomed)  # whole or not at all
     except OSError as error:
-        raise BenchError(f"cannot remove {entry.path}: {error.strerror}", "is it yours?") from error
+        raise BenchError(
+            f"cannot remove {entry.path}: {error.strerror}", "check that it belongs to this user"
+        ) from error
     _remove(doomed)

@@ -40,7 +40,7 @@ _NAMED = 40
 #: The headings of `--help`, in their order.
 GROUPS = {
     "host": "which kernel, on which host",
-    "question": "what is asked",
+    "question": "what is tested",
     "emulated": "emulated hosts",
     "lab": "lab hosts (local, ssh://)",
     "job": "the job",
@@ -103,7 +103,7 @@ class Settings:
     )
     path: str = _option(
         "all",
-        "way by which userspace injects: only cases by that one are run and judged",
+        "way of injecting: only cases that use it are run and judged",
         group="question",
         among=("all", *PATHS),
     )
@@ -121,7 +121,7 @@ class Settings:
     )
     qemu: tuple[str, ...] = _option(
         (),
-        "QEMU on the lab host, with arguments if it takes some; found by name if left out",
+        "QEMU on the lab host, with arguments if needed; found by name if left out",
         group="lab",
         metavar="PROGRAM",
     )
@@ -146,7 +146,7 @@ class Settings:
         group="emulated",
         metavar="PROGRAM",
     )
-    keep: bool = _option(False, "leave the bench's files behind for a look")
+    keep: bool = _option(False, "keep the bench's files for inspection")
     patience: float = _option(
         1.0, "factor on every deadline, for slow machines", metavar="FACTOR", below=1e3
     )
@@ -281,7 +281,7 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
         if variable not in VARIABLES and variable not in _OTHER_VARIABLES:
             known = (*VARIABLES, "L2GATE_CACHE", "L2GATE_STATE")
             raise UsageError(
-                f"the environment variable {variable} is not l2gate's", nearest(variable, known)
+                f"the environment variable {variable} is none of l2gate's", nearest(variable, known)
             )
     return {name: environment[v] for v, name in VARIABLES.items() if v in environment}
 

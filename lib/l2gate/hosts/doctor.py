@@ -129,7 +129,7 @@ def _room(what: str, folder: Path, need: int, variable: str, *, make: bool = Tru
     """``make``: a folder that is not there yet is made by whoever needs it."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free >> 20
-    hint = f"make room for {need} MB, or name another folder by {variable}"
+    hint = f"free {need} MB, or set {variable} to another folder"
     if there != folder and not make:
         return Check("controller", what, f"there is no {folder}", False, hint)
     if not os.access(there, os.W_OK | os.X_OK):

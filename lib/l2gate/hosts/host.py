@@ -106,7 +106,9 @@ class Host(ABC):
     def exchange_kvm(self, kernel: KernelUnderTest) -> None:
         """Load the KVM modules of ``kernel`` instead of those that are there. Nothing may use KVM.
         Raises BenchError where this host cannot do it."""
-        raise BenchError(f"{self.spec} keeps the KVM that it has", "use an emulated host")
+        raise BenchError(
+            f"the KVM modules of {self.spec} cannot be exchanged", "use an emulated host"
+        )
 
     def start_program(self, line: str, deadline: Deadline, log: Path) -> Program:
         """Start a line of the shell as a program that stays no longer than this job."""

@@ -101,7 +101,7 @@ def refuse_nonsense(kind: Kind, settings: Settings) -> None:
         if value != option.value and not uses(kind, option):
             those = " and ".join(one.label for one in _of(option))
             raise UsageError(
-                f"{option.name} = {option.text(value)} means nothing on {kind.name}",
+                f"{option.name} = {option.text(value)} has no effect on {kind.name}",
                 f"leave {option.name} out; it is for {those} hosts",
             )
     if spec := kind.kernel_spec(settings):

@@ -95,7 +95,7 @@ class Job:
         avocado = _results(logs)
         if avocado is None:
             last = self._output.read_text(errors="replace").strip().splitlines()[-5:]
-            self._broke_off("\n".join(["the Avocado job broke off:", *last]))
+            self._broke_off("\n".join(["the Avocado job ended early:", *last]))
         if logs:
             (logs / "l2gate-timeline.jsonl").write_text(self._timeline.read_text())
         result, code = concluded(

@@ -16,8 +16,7 @@ from l2gate.foundation.events import Timeline
 from l2gate.foundation.process import run
 from l2gate.foundation.settings import checkout
 from l2gate.kernels import builtin, config, variants, vmlinux
-from l2gate.kernels.patch import Patch
-from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse, recipes, release_of
+from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse, release_of
 from l2gate.kernels.vmlinux import Vmlinux
 from l2gate.vendors.vendors import MODULES
 
@@ -115,15 +114,17 @@ def unconfigured(kernel: KernelUnderTest) -> str:
 
 
 def known() -> tuple[tuple[str, str], ...]:
-    """(spec, what it proves) of each kernel that has a name."""
+    """(spec, what it proves) of each kernel that has a name. Raises KernelSpecError where a series
+    lacks a patch of its own."""
     listed = []
     for suite in debian.SUITES:
         stock = f"debian:{suite.series}"
         listed.append((stock, f"Debian {suite.name}'s stock kernel"))
-        for name, patches in VARIANTS.items():
-            headers = [Patch(recipes(suite.series) / f"{p}.patch").header for p in patches]
-            proves = headers[-1].partition("Proves: ")[2].partition("\n\n")[0]
-            listed.append((f"{stock}+{name}", " ".join(proves.split())))
+        for name in VARIANTS:
+            spec = parse(f"{stock}+{name}")
+            assert isinstance(spec, DebianSpec)
+            proves = spec.patches[-1].header.partition("Proves: ")[2].partition("\n\n")[0]
+            listed.append((spec.text, " ".join(proves.split())))
     return tuple(listed)
 
 

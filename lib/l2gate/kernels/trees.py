@@ -71,7 +71,7 @@ class Tree:
         for needed in ("Makefile", "Kconfig", _LOADER, source.FILE):
             if not (tree.path / needed).is_file():
                 raise KernelSpecError(
-                    f"{path} is no kernel tree: there is no {needed}",
+                    f"{path} is not a kernel tree: it has no {needed}",
                     "give the top folder of a Linux source tree",
                 )
         return tree
@@ -201,7 +201,7 @@ class _Build:
         told = "\n".join(line.replace("/mnt/tree/", "") for line in (wrong or lines)[:12])
         raise KernelSpecError(
             f"{self.tree.path} ({self.tree.version}) does not compile:\n{told}",
-            "see whether the tree is whole; it is built by gcc 9 with images/kernels/eras",
+            "check that the tree is complete; it is built by gcc 9 with images/kernels/eras",
         )
 
     def _keep(self, work: Path) -> None:

@@ -158,7 +158,7 @@ def _compile(root: Root, tree: Path, work: Path) -> None:
     if done.returncode or missing:
         raise KernelSpecError(
             f"KVM of {root.release} does not compile:\n{_compiler_lines(done.stdout)}",
-            "correct the patch",
+            "fix the patch",
         )
 
 

@@ -240,7 +240,7 @@ def read_run(cell: Cell, target: Path, log: Path, status: int, seconds: float) -
 def _broke_off(result: dict[str, Any]) -> str:
     """The tests that came to no verdict: a kernel that must be red would be so by the others."""
     tests = [t for t in result["tests"] if t["verdict"] == Verdict.INFRA_ERROR]
-    return f"{len(tests)} tests broke off: {tests[0]['reason']}" if tests else ""
+    return f"{len(tests)} tests ended early: {tests[0]['reason']}" if tests else ""
 
 
 def mean_seconds(spent: Sequence[Mapping[str, float]]) -> str:

@@ -60,7 +60,9 @@ def read(path: Path) -> Mutant:
     header = " ".join(Patch(path).header.partition("\n\n")[0].split())
     base = _after(path, header, "On top of: ", ("Caught by:",))
     if base not in ("+unpatched", "the stock kernel"):
-        raise KernelSpecError(f"{path}: on top of {base!r}?", "+unpatched, or the stock kernel")
+        raise KernelSpecError(
+            f"{path}: `On top of:` names {base!r}", "use +unpatched or the stock kernel"
+        )
     stock = f"debian:{path.parent.parent.name}"
     spec = f"{stock}+unpatched" if base == "+unpatched" else stock
     if "Keeps: " in header:

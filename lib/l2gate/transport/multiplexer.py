@@ -122,7 +122,7 @@ class SharedConnection(Connection):
         try:
             return _SharedChannel(self._path, self.level)
         except OSError as error:
-            raise BenchError(f"the job's connection to {self.level} is gone ({error})") from error
+            raise BenchError(f"the job's connection to {self.level} is lost ({error})") from error
 
     def close(self) -> None:
         """The connection is the job's."""

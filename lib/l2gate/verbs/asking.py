@@ -53,7 +53,10 @@ def _references(tests: list[str]) -> list[str]:
 def check_writable(path: Path) -> None:
     """Raises UsageError for a file that could not be written in the end."""
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"--json {path} cannot be written", "name a file in a folder of yours")
+        raise UsageError(
+            f"--json {path} cannot be written",
+            "give a file in a folder that this user can write to",
+        )
 
 
 def contract(arguments: argparse.Namespace) -> int:

@@ -148,10 +148,10 @@ def _all_of(there: dict[str, PersistentHost], asked: bool) -> list[PersistentHos
     if not there:
         if asked:
             return []
-        raise UsageError("no host is up", "l2gate up boots one")
+        raise UsageError("no host is up", "`l2gate up` boots one")
     if asked or _says_yes(f"end {', '.join(there)}? [y/N] "):
         return list(there.values())
-    raise UsageError("which host?", f"{_up_are(there, '')}; --all ends all")
+    raise UsageError("no host is named", f"{_up_are(there, '')}; --all shuts down all of them")
 
 
 def _says_yes(question: str) -> bool:
@@ -165,7 +165,7 @@ def _says_yes(question: str) -> bool:
 
 
 def _up_are(there: dict[str, PersistentHost], name: str) -> str:
-    return options.nearest(name, there) if there else "none is up; l2gate up boots one"
+    return options.nearest(name, there) if there else "none is up; `l2gate up` boots one"
 
 
 def _print(console: Console, text: str) -> None:

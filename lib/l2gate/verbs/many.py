@@ -45,7 +45,7 @@ def mutants(arguments: argparse.Namespace) -> int:
     chosen, hosts = _chosen(arguments.names), _hosts(arguments.host, Can.EXCHANGE_KVM)
     chosen = [mutant for mutant in chosen if mutant.host in hosts]
     if not chosen:
-        raise UsageError("no mutant is about that host", "leave out --host")
+        raise UsageError("no mutant is for that host", "leave out --host")
     return Mutants(chosen, arguments.folder, arguments.jobs, screen(), settings).run()
 
 

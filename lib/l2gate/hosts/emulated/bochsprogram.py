@@ -98,7 +98,7 @@ class Bochs:
             raise MissingPrerequisite(f"{self.program} does not run: {error}", _HINT) from None
         found = re.search(r"Bochs x86 Emulator (\S+)", done.stdout + done.stderr)
         if not found:
-            raise MissingPrerequisite(f"{self.program} is no Bochs", _HINT)
+            raise MissingPrerequisite(f"{self.program} is not Bochs", _HINT)
         return f"Bochs {found.group(1)}"
 
     def _check_vmx(self, folder: Path) -> None:

@@ -130,7 +130,7 @@ class EmulatedHost(PersistentCapable):
         """Without a boot: kvm.ko and the vendor's module are all that a variant differs in."""
         if kernel.release != self.kernel.release:
             raise BenchError(
-                f"KVM of {kernel.release} does not fit into {self.kernel.release}, which runs",
+                f"KVM of {kernel.release} cannot be loaded into {self.kernel.release}",
                 "boot a host with that kernel",
             )
         deadline = self.budget.deadline("L0 exchanges its KVM modules", _EXCHANGE_SECONDS)
@@ -177,8 +177,8 @@ class EmulatedHost(PersistentCapable):
         if self._why_dead() is None:
             said = f"{said}; {error.cause}"
         return BenchError(
-            f"L0 cannot go on with {self.kernel.spec}: {said}",
-            "build the kernel with what it lacks, or put its modules beside it (see the README "
+            f"L0 did not finish booting {self.kernel.spec}: {said}",
+            "build the kernel with what is missing, or put its modules beside it (see the README "
             f"for what an emulated host needs); the whole console: {self._console.log}",
         )
 

@@ -157,7 +157,7 @@ def _become_root(connection: Connection, spec: str, deadline: Deadline) -> str:
         return f"{spec} as {user}, root by sudo"
     why = (done.stderr.strip().splitlines() or ["sudo says nothing"])[-1]
     raise MissingPrerequisite(
-        f"{spec}: {user} is not root and cannot become it without a password ({why})",
+        f"{spec}: {user} is not root and cannot become root without a password ({why})",
         f"log in as root, or let sudo do it: echo '{user} ALL=(root) NOPASSWD: ALL' "
         f">/etc/sudoers.d/l2gate",
     )

@@ -46,7 +46,7 @@ class LabKind(Kind):
     def check(self, settings: Settings) -> str:
         if settings.kernel != AUTO:
             raise UsageError(
-                f"kernel = {settings.kernel} cannot be had on {self.name}: it runs its own kernel",
+                f"kernel = {settings.kernel} cannot be used on {self.name}: it runs its own kernel",
                 "leave `kernel` out, boot that kernel there, and use --expect-kernel",
             )
         self.check_access(settings)

@@ -179,7 +179,7 @@ noted() { sed -n "s/^$1 //p" "$note"; }
 
 # Whole or not there at all.
 write_note() {
-	mkdir -p "$folder" || die "$folder cannot be made" "name another folder"
+	mkdir -p "$folder" || die "cannot create $folder" "choose another folder"
 	{
 		echo "boot $boot"
 		echo "module $module"
@@ -190,9 +190,9 @@ write_note() {
 			[ -z "$text" ] || printf 'parameter %s %s\n' "${file##*/}" "$text"
 		done
 		echo "end"
-	} >"$note.new" || die "$note.new cannot be written" "make room, or name another folder"
+	} >"$note.new" || die "$note.new cannot be written" "free space, or choose another folder"
 	sync "$note.new" 2>/dev/null || sync
-	mv -f "$note.new" "$note" || die "$note cannot be written" "name another folder"
+	mv -f "$note.new" "$note" || die "$note cannot be written" "choose another folder"
 }
 
 drop_note() {

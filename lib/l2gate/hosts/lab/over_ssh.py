@@ -46,7 +46,7 @@ class SshKind(LabKind):
         ssh_config.Name.parse(self.name)
         if settings.ssh_config and not os.access(settings.ssh_config, os.R_OK):
             raise UsageError(f"ssh_config = {settings.ssh_config} cannot be read",
-                             "name a file as `ssh -F` takes it, or leave it out")  # fmt: skip
+                             "give a file that `ssh -F` accepts, or leave it out")  # fmt: skip
 
     def why_unreachable(self) -> str:
         return "" if shutil.which("ssh") else "there is no ssh(1)"

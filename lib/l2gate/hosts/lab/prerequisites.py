@@ -70,7 +70,7 @@ def _kernel(survey: Survey) -> list[Check]:
     taint = probe["tainted"] or 0
     return [
         _host("kernel", found, matches, f"boot a kernel whose `uname -r` matches {wanted}"),
-        _host("kernel taint", f"{taint}", not taint, "restart the machine; what tainted it is in "
+        _host("kernel taint", f"{taint}", not taint, "reboot the machine; what tainted it is in "
               "dmesg", needed=False),
         _host("kernel lockdown", probe.get("lockdown") or "none", True),
     ]  # fmt: skip
@@ -87,7 +87,7 @@ def _processor(survey: Survey) -> list[Check]:
     under = f", under {probe['hypervisor'].strip()}" if probe.get("hypervisor") else ""
     found = f"{probe['cpu_vendor']}, {probe['cpu_model']}: {flag}{under}"
     hint = "enable virtualization in the firmware set-up" if not under else (
-        f"let the hypervisor pass {_ANY} on (nested virtualization), or use bare metal"
+        f"enable nested virtualization ({_ANY}) in the hypervisor, or use bare metal"
     )  # fmt: skip
     return [_host("CPU", found, survey.module is not None, f"{hint}; or use an emulated host")]
 
@@ -113,7 +113,7 @@ def _module(survey: Survey) -> Check:
     probe, module = survey.probe, survey.module
     loaded = ", ".join(probe.get("kvm_modules") or []) or "none"
     if module is None:
-        return _host("KVM module", f"{loaded}, none that could use {_ANY}", False,
+        return _host("KVM module", f"{loaded}, none for {_ANY}", False,
                      "see the CPU above")  # fmt: skip
     there = probe["kvm_module"] == module
     return _host("KVM module", loaded, there, f"modprobe {module} nested=1")
@@ -128,7 +128,7 @@ def _device(survey: Survey) -> Check:
                      "load the KVM module, and run as root or with sudo")  # fmt: skip
     found = f"API version {probe['kvm_api']}"
     if survey.module is None:
-        return _host("/dev/kvm", f"{found}, but no {_ANY} is behind it", False,
+        return _host("/dev/kvm", f"{found}, but without {_ANY}", False,
                      "see the CPU above")  # fmt: skip
     return _host("/dev/kvm", found, True)
 
@@ -142,7 +142,7 @@ def _nested(survey: Survey) -> Check:
     if survey.settings.modules == "nested":
         if users:
             return _host("nested KVM", f"{found}, and {users} VMs run", False,
-                         "end them, so that the module can be loaded anew")  # fmt: skip
+                         "shut them down, so that the module can be reloaded")  # fmt: skip
         return _host("nested KVM", f"{found}; it is loaded with nested=1 for the job", True)
     return _host(
         "nested KVM",
@@ -163,7 +163,7 @@ def _ptrace(survey: Survey) -> list[Check]:
     if denied is not None:
         found += f", SELinux deny_ptrace={denied}"
     if scope == 3:
-        hint = "kernel.yama.ptrace_scope=3 can only be left by a restart: set it to 2 or less"
+        hint = "kernel.yama.ptrace_scope=3 needs a reboot to change: boot with 2 or less"
     else:
         hint = "setsebool deny_ptrace off"
     return [_host("ptrace", found, scope != 3 and not denied, hint)]
@@ -173,7 +173,7 @@ def _qemu(survey: Survey) -> list[Check]:
     qemu = survey.qemu
     if qemu is None:
         hint = f"l2gate prepare --host H --yes ({survey.install})" if survey.install else (
-            "install QEMU for x86, or name it with --qemu")  # fmt: skip
+            "install QEMU for x86, or give its path with --qemu")  # fmt: skip
         return [_host("QEMU", survey.qemu_problem, False, hint)]
     return [
         _host("QEMU", f"{qemu.program}: {qemu.version}", True),
@@ -189,7 +189,7 @@ def _resources(survey: Survey) -> list[Check]:
         _host("memory", f"{memory} MB available", memory >= MEMORY_MB,
               f"free {MEMORY_MB} MB: L1 takes 640"),
         _host("disk", f"{survey.room_mb} MB free in {survey.room}", survey.room_mb >= need,
-              f"make room for {need} MB"),
+              f"free {need} MB there"),
         _host("clock", f"{apart:+.0f} s against this machine", abs(apart) < 5 * _MINUTE,
               "timedatectl set-ntp true; times in the logs will not match", needed=False),
     ]  # fmt: skip

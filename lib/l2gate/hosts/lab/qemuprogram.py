@@ -57,12 +57,14 @@ def find(connection: Connection, asked: Sequence[str], deadline: Deadline) -> Qe
         qemu = Qemu(tuple(words), done.stdout.strip().splitlines()[0])
         return _fit(connection, qemu, deadline)
     names = shlex.join(asked) or ", ".join(_NAMES)
-    raise MissingPrerequisite(f"there is no {names} ({last})", "name it with --qemu")
+    raise MissingPrerequisite(f"there is no {names} ({last})", "give its path with --qemu")
 
 
 def _fit(connection: Connection, qemu: Qemu, deadline: Deadline) -> Qemu:
     if "QEMU" not in qemu.version:
-        raise MissingPrerequisite(f"{qemu.program} is no QEMU: {qemu.version}", "name another")
+        raise MissingPrerequisite(
+            f"{qemu.program} is not QEMU: {qemu.version}", "give another program with --qemu"
+        )
     if qemu.number < OLDEST:
         raise MissingPrerequisite(
             f"{qemu.version} is too old", f"{OLDEST[0]}.{OLDEST[1]} is the oldest that works"
@@ -71,6 +73,6 @@ def _fit(connection: Connection, qemu: Qemu, deadline: Deadline) -> Qemu:
     if not re.search(rf"^{_MACHINE}\s", machines, re.MULTILINE):
         raise MissingPrerequisite(
             f"{qemu.program} has no machine `{_MACHINE}`",
-            "name another QEMU with --qemu: Debian's and upstream's have it",
+            "give another QEMU with --qemu: Debian's and upstream's have it",
         )
     return qemu
