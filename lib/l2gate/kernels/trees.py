@@ -44,6 +44,9 @@ _UNUSED = (
     "drivers/media", "drivers/staging", "drivers/net/wireless", "drivers/infiniband",
 )  # fmt: skip
 
+#: What the compiler, the linker and make say of what ends a build.
+_WRONG = re.compile(r"\berror\b|\*\*\*|undefined|multiple definition", re.IGNORECASE)
+
 #: Where a tree moves a module's calls to their places.
 _LOADER = "arch/x86/kernel/module.c"
 
@@ -197,7 +200,7 @@ class _Build:
         if status == 0:
             return
         lines = said.splitlines()
-        wrong = [line for line in lines if re.search(r"\berror\b|\*\*\*|undefined", line, re.I)]
+        wrong = [line for line in lines if _WRONG.search(line)]
         told = "\n".join(line.replace("/mnt/tree/", "") for line in (wrong or lines)[:12])
         raise KernelSpecError(
             f"{self.tree.path} ({self.tree.version}) does not compile:\n{told}",
