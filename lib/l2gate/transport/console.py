@@ -10,17 +10,13 @@ from pathlib import Path
 
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import GuestCrash, HelperError
+from l2gate.transport import kernel_log
 
-#: What a kernel says when it is not well (kernel/panic.c, lib/bug.c, kernel/rcu/tree_stall.h).
-_CRASH = re.compile(
-    r"Kernel panic - not syncing|BUG: |Oops: |Oops\[|general protection fault.*\[#|"
-    r"WARNING: CPU: |WARNING: \S+:\d+ at |rcu.*detected stall|self-detected stall|soft lockup|"
-    r"l2gate: no userland image|l2gate: sshd did not start|emulation failure|entry failed|"
-    r"l2gate: the RAM image went astray"
+#: What init of ours says when a level cannot come up, and QEMU when its VM cannot go on.
+_ENDED = re.compile(
+    r"l2gate: no userland image|l2gate: sshd did not start|l2gate: the RAM image went astray|"
+    r"emulation failure|entry failed"
 )
-#: Warnings that an emulated CPU brings and that say nothing about injection: of its features, and
-#: of its TSC, whose rate a kernel refines after a KVM that is built in has read it.
-_HARMLESS = re.compile(r"WARNING: .*(arch/x86/kernel/(cpu|fpu)/| kvm_set_tsc_khz\+)")
 
 
 class Console:
@@ -44,14 +40,9 @@ class Console:
         """The first line that tells of a panic, oops, WARN or stall, if there is one."""
         start = int(self._forgiven.read_text()) if self._forgiven.exists() else 0
         for line in self.text()[start:].splitlines():
-            if _CRASH.search(line) and not self.harmless(line):
+            if kernel_log.sign_of(line) or _ENDED.search(line):
                 return line.strip()
         return None
-
-    @staticmethod
-    def harmless(line: str) -> bool:
-        """Whether it is one of the warnings that an emulated CPU always brings."""
-        return bool(_HARMLESS.search(line))
 
     def check(self) -> None:
         """Raises GuestCrash if the level is not well."""

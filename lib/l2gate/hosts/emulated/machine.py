@@ -86,6 +86,7 @@ class EmulatedHost(Host):
     command_line: ClassVar[str] = f"{LINUX} {BUILT_IN}"
 
     helper = HELPER
+    keeps_time = False
 
     def __init__(self, kernel: KernelUnderTest, context: HostContext) -> None:
         self.settings, self.kernel, self._images = context.settings, kernel, context.images
