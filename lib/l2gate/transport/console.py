@@ -19,6 +19,10 @@ _ENDED = re.compile(
 )
 
 
+#: Between two looks of a watch; a crash that is found so much later costs nobody anything.
+_LOOK_SECONDS = 0.5
+
+
 class Console:
     """A level's console log on the controller, growing while the level runs."""
 
@@ -77,6 +81,37 @@ class Console:
     def last_line(self) -> str:
         lines = [line for line in self.text().splitlines() if line.strip()]
         return lines[-1].strip() if lines else "nothing"
+
+
+class CrashWatch:
+    """Looks at a console, in a thread of its own, while others wait for what a crashed level will
+    never say: at the first sign of a crash ``call`` is called, once. Close it."""
+
+    def __init__(self, console: Console, call: Callable[[], None]) -> None:
+        self._console, self._call = console, call
+        self._size = -1
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True, name="crash-watch")
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join(5)
+
+    def _look(self) -> None:
+        while not self._closed.wait(_LOOK_SECONDS):
+            if self._crashed():
+                self._call()
+                return
+
+    def _crashed(self) -> bool:
+        """Whether it tells of a crash; what has not grown is not read again."""
+        log = self._console.log
+        size = log.stat().st_size if log.exists() else 0
+        if size == self._size:
+            return False
+        self._size = size
+        return self._console.crash() is not None
 
 
 class ConsolePump:
