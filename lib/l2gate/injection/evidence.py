@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import ClassVar
 
 from l2gate.bench.facts import BenchFacts, consoles
@@ -12,6 +13,8 @@ from l2gate.contract.judge import Judgement, Verdict
 from l2gate.foundation.deadline import Budget
 from l2gate.foundation.errors import NotHere
 from l2gate.foundation.events import Timeline
+from l2gate.transport.console import Console, CrashWatch
+from l2gate.transport.multiplexer import SharedConnection
 
 
 def none_chosen(who_has: str, choice: Choice) -> NotHere:
@@ -38,10 +41,27 @@ class Evidence:
         self._stack = ExitStack()
         try:
             with timeline.step("controller", "connecting to L0 and L1", "connect"):
-                self._connect()
+                self._open()
         except BaseException:
             self._stack.close()
             raise
+
+    def _open(self) -> None:
+        self._connections: list[SharedConnection] = []
+        watch = CrashWatch(Console("L0", Path(self.facts.consoles["L0"])), self._break_off)
+        self._stack.callback(watch.close)
+        self._connect()
+
+    def _break_off(self) -> None:
+        """L0 has crashed: nobody waits for it until a deadline. In the watch's thread."""
+        for connection in self._connections:
+            connection.abort()
+
+    def _connection(self, level: str) -> SharedConnection:
+        """The job's connection to that level."""
+        connection = SharedConnection(self.facts.multiplexer, level)
+        self._connections.append(connection)
+        return connection
 
     def _connect(self) -> None:
         """Open what the test needs; what goes onto the stack is closed with it."""
@@ -54,7 +74,7 @@ class Evidence:
     def _begin_anew(self) -> None:
         """Close every connection and open what the test needs once more."""
         self._stack.close()
-        self._connect()
+        self._open()
 
     def check_consoles(self) -> None:
         """Raises GuestCrash if L0 or L1 has panicked."""

@@ -24,7 +24,6 @@ from l2gate.injection.injector import Injector
 from l2gate.injection.request import ExceptionRequest, InjectionOutcome, VcpuState
 from l2gate.injection.vectors import label
 from l2gate.transport.console import Console
-from l2gate.transport.multiplexer import SharedConnection
 from l2gate.transport.qmp import Monitor
 
 _FREEZE_SECONDS = 20
@@ -72,8 +71,8 @@ class Session(Evidence):
     def _connect(self) -> None:
         self._latest: list[Judgement] = []
         facts, deadline = self.facts, self.budget.deadline("connecting to L0 and L1", 20)
-        self._l0 = SharedConnection(facts.multiplexer, "L0")
-        self._l1 = SharedConnection(facts.multiplexer, "L1")
+        self._l0 = self._connection("L0")
+        self._l1 = self._connection("L1")
         self.monitor = self._stack.enter_context(
             Monitor.over(self._l0, facts.helper, facts.monitor, deadline)
         )

@@ -21,7 +21,6 @@ from l2gate.foundation.events import Event
 from l2gate.injection.evidence import Evidence, none_chosen
 from l2gate.injection.vectors import label
 from l2gate.transport.connection import Remote
-from l2gate.transport.multiplexer import SharedConnection
 from l2gate.vendors import vendors
 
 _START_SECONDS = 20
@@ -37,7 +36,7 @@ class StandaloneVm(Evidence):
     needs_l1 = False
 
     def _connect(self) -> None:
-        self._l0 = SharedConnection(self.facts.multiplexer, "L0")
+        self._l0 = self._connection("L0")
 
     def conduct(self, name: str) -> None:
         """Ask every case of that table under this kernel's contract, judge it, keep the evidence.

@@ -25,8 +25,8 @@ from l2gate.foundation.guard import INTERRUPTED, complain, interrupt, told
 from l2gate.foundation.scratch import Scratch
 from l2gate.hosts import kinds
 from l2gate.jobs.job import concluded
+from l2gate.plugins import spawner
 from l2gate.plugins.known import known_tests
-from l2gate.plugins.spawner import NAME as SPAWNER
 from l2gate.report.result import sentence
 
 
@@ -99,8 +99,9 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         os.environ.update(options.to_environment(wanted))
         for suite in job.test_suites:
             # A user's own configuration of Avocado does not change what the tests rely on.
-            suite.config["run.spawner"] = SPAWNER
+            suite.config["run.spawner"] = spawner.NAME
             suite.config["run.max_parallel_tasks"] = 1
+        spawner.prepare()
         planned = [sentence(uri) for uri in _system_tests(job)]
         known = known_tests()
         data: dict[str, Any] = {"subject": "job", "folder": str(logs), "tests": planned}

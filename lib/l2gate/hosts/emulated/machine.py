@@ -86,6 +86,7 @@ class EmulatedHost(PersistentCapable):
     command_line: ClassVar[str] = f"{LINUX} {BUILT_IN}"
 
     helper = HELPER
+    keeps_time = False
 
     def __init__(self, spec: str, kernel: KernelUnderTest, context: HostContext) -> None:
         self.spec = spec
