@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 L2GATE := $(VENV)/bin/l2gate
 PACKAGES := make git gcc libc6-dev mmdebstrap uidmap bubblewrap qemu-system-x86 squashfs-tools cpio zstd \
-	debian-archive-keyring ca-certificates python3-venv openssh-client
+	debian-archive-keyring ca-certificates python3-venv openssh-client clang-format shellcheck
 RUFF := $(VENV)/bin/ruff
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 LOCK := requirements-lock.txt
@@ -85,7 +85,7 @@ help:
 	@echo 'make apt    Debian packages: the only step that changes the machine (root or sudo)'
 	@echo 'make venv   .venv from requirements-lock.txt; make lock: writes that from requirements.txt'
 	@echo 'make images Debian trixie, L0/L1/L2 images and kernel modules, into the cache'
-	@echo 'make lint   ruff, mypy, and the helper with -Werror'
+	@echo 'make lint   ruff, mypy, clang-format, shellcheck, and the helper with -Werror'
 	@echo 'make unit   the tests that need no VM'
 	@echo 'make clean  .venv and build output; make distclean: cache and state as well'
 
@@ -159,6 +159,9 @@ lint: venv
 	@$(RUFF) check -q --config lib/pyproject.toml lib tests
 	@$(RUFF) format -q --check --config lib/pyproject.toml lib tests
 	@$(VENV)/bin/mypy --config-file lib/pyproject.toml lib/l2gate tests/unit tests/acceptance tests/install tests/injection
+	@clang-format --dry-run -Werror lib/helper/*.[ch]
+	@find .ci images lib -name '*.sh' -exec shellcheck --shell=dash {} +
+	@shellcheck .ci/run
 	@mkdir -p build && $(MAKE) -s -C lib/helper OUT=../../build l2gate-helper
 
 clean:

@@ -12,6 +12,7 @@ while read -r module parameters; do
 	kvm-intel.ko) /bin/busybox grep -qw vmx /proc/cpuinfo || continue ;;
 	kvm-amd.ko) /bin/busybox grep -qw svm /proc/cpuinfo || continue ;;
 	esac
+	# shellcheck disable=SC2086 # parameters are several words
 	/bin/busybox insmod "/modules/$module" $parameters ||
 		echo "l2gate: module $module could not be loaded" >/dev/console
 done </modules/order
@@ -31,7 +32,7 @@ done </modules/needs
 [ "$lacks" ] && give_up "this kernel has neither built in nor as a module:$lacks"
 
 # Disks are probed side by side, so their names say nothing: their first bytes do.
-image= seed=
+image='' seed=''
 until [ "$image" ] && [ "$seed" ]; do
 	for disk in /dev/[sv]d[ab]; do
 		[ -b "$disk" ] || continue
@@ -49,7 +50,9 @@ done
 /bin/busybox mount -t tmpfs tmpfs /userland/lib/modules
 home=/userland/lib/modules/$(/bin/busybox uname -r)
 /bin/busybox mkdir "$home"
-/bin/busybox cp /modules/*.ko "$home"
+for module in /modules/*.ko; do # none where KVM and all else are built in
+	[ -e "$module" ] && /bin/busybox cp "$module" "$home"
+done
 for place in dev proc sys; do
 	/bin/busybox mount --move "/$place" "/userland/$place"
 done

@@ -2,7 +2,6 @@
 /* See cpu.h. */
 #include <cpuid.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -45,22 +44,9 @@ bool cpu_is_tcg(void)
 	return !memcmp(name, "TCGTCGTCGTCG", sizeof(name));
 }
 
-/* Whether kvm_amd was told to do without; before 5.3 it could not be (d647eb63e671). */
-static bool told_to_do_without_nrips(void)
+bool cpu_has_nrips(void)
 {
-	FILE *file = fopen("/sys/module/kvm_amd/parameters/nrips", "re");
-	int said = file ? fgetc(file) : 'Y';
-
-	if (file)
-		fclose(file);
-	return said == 'N' || said == '0';
-}
-
-bool cpu_soft_exceptions(void)
-{
-	enum { NRIPS = 1 << 3 };
-
-	return !cpu_has_svm() || (ask(0x8000000a).edx & NRIPS && !told_to_do_without_nrips());
+	return ask(0x8000000a).edx & 1U << 3;
 }
 
 /* The bit came with CET, for whose #CP it was made: without CET there is none. */
@@ -76,13 +62,4 @@ int cpu_any_error_code(void)
 	if (msrs >= 0)
 		close(msrs);
 	return known;
-}
-
-const char *cpu_kvm_module(void)
-{
-	bool svm = cpu_has_svm();
-
-	if (access(svm ? "/sys/module/kvm_amd" : "/sys/module/kvm_intel", F_OK) != 0)
-		return NULL;
-	return svm ? "kvm_amd" : "kvm_intel";
 }

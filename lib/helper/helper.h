@@ -5,6 +5,8 @@
 
 #include <stdbool.h>
 
+#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
+
 /* Exit status of a verb. */
 enum { DONE = 0, FAILED = 1, MISUSED = 64 };
 
@@ -14,9 +16,13 @@ int verb_inject(int argc, char **argv);
 int verb_bridge(int argc, char **argv);
 int verb_l2(int argc, char **argv);
 int verb_victim(int argc, char **argv);
-int verb_keep(int argc, char **argv);
+int verb_supervise(int argc, char **argv);
 int verb_kmsg(int argc, char **argv);
 int verb_cases(int argc, char **argv);
+int verb_words(int argc, char **argv);
+
+/* Of a clock that only goes forward. */
+double seconds(void);
 
 /* The value after `name` in argv, or NULL. */
 const char *option(int argc, char **argv, const char *name);

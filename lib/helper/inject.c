@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "helper.h"
 #include "json.h"
@@ -48,14 +47,6 @@ struct outcomes {
 static struct vcpu vcpu;
 static struct vcpu_state before, after, restored;
 
-static double seconds(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
-}
-
 /* Reads the words of a `set` line into the order; prints an error line for a word it is not. */
 static bool read_order(char *words, struct order *order)
 {
@@ -78,7 +69,8 @@ static bool read_order(char *words, struct order *order)
 		else if (!strcmp(word, "undo"))
 			order->undo = value != 0;
 		else if (!vcpu_set_field(&order->events, word, value)) {
-			json_error(EINVAL, "see struct kvm_vcpu_events", "there is no field %s", word);
+			json_error(EINVAL, "see struct kvm_vcpu_events", "there is no field %s",
+				   word);
 			return false;
 		}
 	}
@@ -233,7 +225,8 @@ int verb_inject(int argc, char **argv)
 			if (!do_set(line + 4))
 				return FAILED;
 		} else {
-			json_error(EINVAL, "state | requeue | set FIELD=NUMBER ... | quit", "cannot do %s", line);
+			json_error(EINVAL, "state | requeue | set FIELD=NUMBER ... | quit",
+				   "cannot do %s", line);
 		}
 	}
 	return DONE;

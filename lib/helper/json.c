@@ -70,10 +70,25 @@ void json_end(void)
 	begun = false;
 }
 
-void json_object(const char *key) { open_with(key, '{'); }
-void json_close_object(void) { close_with('}'); }
-void json_list(const char *key) { open_with(key, '['); }
-void json_close_list(void) { close_with(']'); }
+void json_object(const char *key)
+{
+	open_with(key, '{');
+}
+
+void json_close_object(void)
+{
+	close_with('}');
+}
+
+void json_list(const char *key)
+{
+	open_with(key, '[');
+}
+
+void json_close_list(void)
+{
+	close_with(']');
+}
 
 void json_text(const char *key, const char *value)
 {
@@ -108,7 +123,10 @@ void json_bool(const char *key, bool value)
 	fputs(value ? "true" : "false", stdout);
 }
 
-void json_null(const char *key) { json_text(key, NULL); }
+void json_null(const char *key)
+{
+	json_text(key, NULL);
+}
 
 const char *errno_name(int number)
 {

@@ -9,16 +9,16 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-void json_begin(const char *type);              /* { "type": type */
-void json_end(void);                            /* } and the end of the line */
+void json_begin(const char *type); /* { "type": type */
+void json_end(void);		   /* } and the end of the line */
 void json_object(const char *key);
 void json_close_object(void);
 void json_list(const char *key);
 void json_close_list(void);
-void json_text(const char *key, const char *value);     /* NULL is null */
+void json_text(const char *key, const char *value); /* NULL is null */
 void json_number(const char *key, long long value);
 void json_real(const char *key, double value);
-void json_hex(const char *key, uint64_t value);         /* as text: JSON numbers end at 2^53 */
+void json_hex(const char *key, uint64_t value); /* as text: JSON numbers end at 2^53 */
 void json_bool(const char *key, bool value);
 void json_null(const char *key);
 

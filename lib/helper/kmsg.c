@@ -21,11 +21,11 @@
 #include "helper.h"
 #include "json.h"
 
-#define NEVER (-2)              /* no --after: what went by before is not missed */
+#define NEVER (-2) /* no --after: what went by before is not missed */
 
 struct reader {
 	int file;
-	long long last;         /* the sequence number read last */
+	long long last; /* the sequence number read last */
 	bool silent;
 };
 

@@ -19,12 +19,6 @@
 #define L2_R15 0x6c32676174654c32 /* "l2gateL2" */
 #define L2_R14 0x4c32
 
-/*
- * Interrupts on, though none ever come (the VM has no interrupt controller): Bochs does not leave a
- * guest that was entered with IF=0 for an external interrupt, and L0 would get no timer.
- */
-#define L2_RFLAGS 0x202
-
 /* The shared page. */
 #define L2_HEARTBEAT 0
 #define L2_HITS 8	  /* how many exceptions there were */
@@ -40,7 +34,5 @@
 #define L2_CR2 24
 #define L2_DR6 32
 #define L2_RIP 40
-
-#define L2_STUB_SIZE 16
 
 #endif

@@ -3,6 +3,7 @@
  * The tiny L2: a loop that counts, and an IDT whose every entry records what came and returns.
  * Copied to L2_CODE and run there in 64-bit mode with interrupts on.
  */
+#include "idt_stubs.S"
 #include "l2.h"
 
 	.section .rodata
@@ -24,18 +25,8 @@ l2_guest_start:
 
 	.balign 16
 l2_guest_stubs:
-	vector = 0
-	.rept 256
-	.balign L2_STUB_SIZE
-	pushq $vector
-	jmp common
-	vector = vector + 1
-	.endr
+	idt_stubs 256
 
-/*
- * An injection may or may not come with an error code, whatever the vector. The stack tells: the
- * CPU aligns it to 16 and pushes 40 bytes, or 48 with an error code (SDM volume 3, 6.14.2).
- */
 common:
 	push %rax
 	push %rbx
@@ -58,7 +49,7 @@ common:
 	mov $0xffff0ff0, %eax
 	mov %rax, %dr6
 
-	lea 24(%rsp), %rax
+	lea 24(%rsp), %rax		/* an error code? see idt_stubs.S */
 	test $8, %al
 	jnz 2f
 	movq $0, L2_HAS_CODE(%rbx)

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "helper.h"
+#include "words.h"
 
 static const struct {
 	const char *name;
@@ -21,41 +22,42 @@ static const struct {
 	{ "inject", verb_inject, "KVM_SET_VCPU_EVENTS on that vCPU, as stdin says" },
 	{ "bridge", verb_bridge, "carry stdin and stdout to a unix socket" },
 	{ "l2", verb_l2, "run the tiny nested guest" },
-	{ "cases", verb_cases, "conduct cases on a VM of its own, as stdin says" },
+	{ "cases", verb_cases, "conduct cases on standalone VMs, as stdin says" },
+	{ "words", verb_words, "tell the language of cases" },
 	{ "victim", verb_victim, "a process that takes exceptions as signals" },
-	{ "keep", verb_keep, "own what a job has on a lab host, and put it away" },
+	{ "supervise", verb_supervise, "hold what a job has on a lab host, and put it away" },
 	{ "kmsg", verb_kmsg, "print the kernel's messages" },
 };
 
-const char *option(int argc, char **argv, const char *name)
+static void list_verbs(FILE *file)
 {
-	for (int i = 0; i + 1 < argc; i++)
-		if (!strcmp(argv[i], name))
-			return argv[i + 1];
-	return NULL;
+	fprintf(file, "usage: l2gate-helper VERB [ARGUMENT ...]\n");
+	for (size_t i = 0; i < COUNT(verbs); i++)
+		fprintf(file, "  %-9s %s\n", verbs[i].name, verbs[i].what);
+	fprintf(file, "  %-9s %s\n", "help", "this list; help cases: the words of a case");
 }
 
-bool given(int argc, char **argv, const char *name)
+/* help [cases] */
+static int help(int argc, char **argv)
 {
-	for (int i = 0; i < argc; i++)
-		if (!strcmp(argv[i], name))
-			return true;
-	return false;
-}
-
-static int usage(void)
-{
-	fprintf(stderr, "usage: l2gate-helper VERB [ARGUMENT ...]\n");
-	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
-		fprintf(stderr, "  %-8s %s\n", verbs[i].name, verbs[i].what);
-	return MISUSED;
+	if (argc == 1 && !strcmp(argv[0], "cases")) {
+		help_cases();
+		return DONE;
+	}
+	if (argc)
+		return MISUSED;
+	list_verbs(stdout);
+	return DONE;
 }
 
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 1 << 16);
-	for (size_t i = 0; argc > 1 && i < sizeof(verbs) / sizeof(verbs[0]); i++)
+	if (argc > 1 && !strcmp(argv[1], "help"))
+		return help(argc - 2, argv + 2);
+	for (size_t i = 0; argc > 1 && i < COUNT(verbs); i++)
 		if (!strcmp(argv[1], verbs[i].name))
 			return verbs[i].run(argc - 2, argv + 2);
-	return usage();
+	list_verbs(stderr);
+	return MISUSED;
 }

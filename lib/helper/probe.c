@@ -3,8 +3,9 @@
  * probe
  *
  * Prints one line about this machine: its kernel, its CPU, which vendor module of KVM it needs and
- * has, with which parameters and who uses it, what KVM says it can do, which system calls the kernel
- * lacks, and what may keep a process from reading another. What this machine does not tell is null.
+ * has, with which parameters and who uses it, what KVM says it can do, which system calls the
+ * kernel lacks, and what may keep a process from reading another. What this machine does not tell
+ * is null.
  */
 #include <cpuid.h>
 #include <ctype.h>
@@ -23,28 +24,23 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "cpu.h"
 #include "helper.h"
 #include "json.h"
+#include "nested.h"
+#include "vm.h"
 
-#ifndef KVM_CAP_X86_TRIPLE_FAULT_EVENT
-#define KVM_CAP_X86_TRIPLE_FAULT_EVENT 218
-#endif
-#ifndef KVM_CAP_EXCEPTION_PAYLOAD
-#define KVM_CAP_EXCEPTION_PAYLOAD 164
-#endif
-
-#define CAPABILITY(name) { #name, name }
-static const struct {
-	const char *name;
-	int number;
-} capabilities[] = {
-	CAPABILITY(KVM_CAP_EXCEPTION_PAYLOAD), CAPABILITY(KVM_CAP_NESTED_STATE),
-	CAPABILITY(KVM_CAP_VCPU_EVENTS),       CAPABILITY(KVM_CAP_SYNC_REGS),
-	CAPABILITY(KVM_CAP_SET_GUEST_DEBUG),   CAPABILITY(KVM_CAP_X86_TRIPLE_FAULT_EVENT),
-	CAPABILITY(KVM_CAP_MCE),               CAPABILITY(KVM_CAP_X86_SMM),
-	CAPABILITY(KVM_CAP_HYPERV_CPUID),      CAPABILITY(KVM_CAP_ASYNC_PF_INT),
-	CAPABILITY(KVM_CAP_IMMEDIATE_EXIT),
+static const struct capability capabilities[] = {
+	{ CAPABILITY(KVM_CAP_EXCEPTION_PAYLOAD) },
+	{ CAPABILITY(KVM_CAP_NESTED_STATE) },
+	{ CAPABILITY(KVM_CAP_VCPU_EVENTS) },
+	{ CAPABILITY(KVM_CAP_SYNC_REGS) },
+	{ CAPABILITY(KVM_CAP_SET_GUEST_DEBUG) },
+	{ CAPABILITY(KVM_CAP_X86_TRIPLE_FAULT_EVENT) },
+	{ CAPABILITY(KVM_CAP_MCE) },
+	{ CAPABILITY(KVM_CAP_X86_SMM) },
+	{ CAPABILITY(KVM_CAP_HYPERV_CPUID) },
+	{ CAPABILITY(KVM_CAP_ASYNC_PF_INT) },
+	{ CAPABILITY(KVM_CAP_IMMEDIATE_EXIT) },
 };
 
 /* The first line of a file without its newline; false if it cannot be read. */
@@ -120,7 +116,7 @@ static void print_cpu(void)
 	json_bool("vmx", has_word(text, "vmx"));
 	json_bool("svm", has_word(text, "svm"));
 	json_close_object();
-	json_bool("soft_exceptions", cpu_soft_exceptions());
+	json_bool("soft_exceptions", nested_ops_of_cpu()->soft_exceptions());
 	json_text("microcode", cpuinfo("microcode", text, sizeof(text)) ? text : NULL);
 }
 
@@ -186,9 +182,19 @@ static void print_parameters(const char *key, const char *module)
 	json_close_object();
 }
 
+/* Whichever this CPU needs, if it is there; else NULL. */
+static const char *kvm_module(void)
+{
+	const char *module = nested_ops_of_cpu()->module;
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/module/%s", module);
+	return access(path, F_OK) == 0 ? module : NULL;
+}
+
 static void print_module(void)
 {
-	const char *module = cpu_kvm_module();
+	const char *module = kvm_module();
 	char path[128];
 
 	json_text("kvm_module", module);
@@ -262,11 +268,7 @@ static void print_kvm(void)
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 
 	json_text("dev_kvm_error", kvm < 0 ? errno_name(errno) : NULL);
-	json_object("caps");
-	for (size_t i = 0; kvm >= 0 && i < sizeof(capabilities) / sizeof(capabilities[0]); i++)
-		json_number(capabilities[i].name,
-			    ioctl(kvm, KVM_CHECK_EXTENSION, capabilities[i].number));
-	json_close_object();
+	vm_print_capabilities("caps", kvm, capabilities, kvm < 0 ? 0 : COUNT(capabilities));
 	json_number("kvm_api", kvm < 0 ? -1 : ioctl(kvm, KVM_GET_API_VERSION, 0));
 	if (kvm >= 0)
 		close(kvm);
@@ -294,7 +296,7 @@ static void print_lacks(void)
 	};
 
 	json_list("lacks");
-	for (size_t i = 0; i < sizeof(tried) / sizeof(tried[0]); i++)
+	for (size_t i = 0; i < COUNT(tried); i++)
 		if (tried[i].missing)
 			json_text(NULL, tried[i].option);
 	json_close_list();

@@ -19,9 +19,9 @@
 
 #include "tracee.h"
 
-#define STOP_SECONDS 20		/* an emulated machine is slow; a stopped vCPU answers at once */
+#define STOP_SECONDS 20 /* an emulated machine is slow; a stopped vCPU answers at once */
 #define RED_ZONE 128
-#define FRAME_ROOM 24576	/* the frame and the largest FPU state (AMX: 11 KiB) */
+#define FRAME_ROOM 24576 /* the frame and the largest FPU state (AMX: 11 KiB) */
 
 /* What the interrupted system call left in rax for the kernel's own restart (linux/errno.h). */
 enum { RESTARTSYS = -512, RESTARTNOINTR = -513, RESTARTNOHAND = -514, RESTART_BLOCK = -516 };
@@ -272,8 +272,8 @@ static bool writable(const struct tracee *tracee, uint64_t start, uint64_t end)
 	snprintf(path, sizeof(path), "/proc/%d/maps", tracee->pid);
 	maps = fopen(path, "re");
 	while (maps && !good && fgets(line, sizeof(line), maps))
-		good = sscanf(line, "%llx-%llx %7s", &from, &to, rights) == 3 &&
-		       rights[1] == 'w' && from <= start && end <= to;
+		good = sscanf(line, "%llx-%llx %7s", &from, &to, rights) == 3 && rights[1] == 'w' &&
+		       from <= start && end <= to;
 	if (maps)
 		fclose(maps);
 	return good;
@@ -304,13 +304,29 @@ static bool lay_frame(struct tracee *tracee)
 	struct frame frame = {
 		.return_address = tracee->restorer,
 		.uc_flags = UC_XSTATE | UC_CONTEXT_SS | UC_RESTORE_SS,
-		.stack_flags = 0x7f,	/* not a valid mode: the alternate stack stays as it is */
-		.r8 = r->r8, .r9 = r->r9, .r10 = r->r10, .r11 = r->r11, .r12 = r->r12,
-		.r13 = r->r13, .r14 = r->r14, .r15 = r->r15, .di = r->rdi, .si = r->rsi,
-		.bp = r->rbp, .bx = r->rbx, .dx = r->rdx, .ax = r->rax, .cx = r->rcx,
-		.sp = r->rsp, .ip = r->rip, .flags = r->eflags,
-		.cs = (uint16_t)r->cs, .ss = (uint16_t)r->ss,
-		.fpstate = fpu, .signal_mask = tracee->signal_mask,
+		.stack_flags = 0x7f, /* not a valid mode: the alternate stack stays as it is */
+		.r8 = r->r8,
+		.r9 = r->r9,
+		.r10 = r->r10,
+		.r11 = r->r11,
+		.r12 = r->r12,
+		.r13 = r->r13,
+		.r14 = r->r14,
+		.r15 = r->r15,
+		.di = r->rdi,
+		.si = r->rsi,
+		.bp = r->rbp,
+		.bx = r->rbx,
+		.dx = r->rdx,
+		.ax = r->rax,
+		.cx = r->rcx,
+		.sp = r->rsp,
+		.ip = r->rip,
+		.flags = r->eflags,
+		.cs = (uint16_t)r->cs,
+		.ss = (uint16_t)r->ss,
+		.fpstate = fpu,
+		.signal_mask = tracee->signal_mask,
 	};
 
 	tracee->frame = ((r->rsp - RED_ZONE - FRAME_ROOM) & ~63ULL) + 8;
@@ -360,8 +376,8 @@ void tracee_detach(struct tracee *tracee)
 	tracee->attached = false;
 }
 
-long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *argument,
-		  size_t size, bool *ran)
+long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *argument, size_t size,
+		  bool *ran)
 {
 	struct user_regs_struct regs = tracee->original;
 

@@ -25,11 +25,11 @@ struct tracee {
 	bool attached;
 	struct user_regs_struct original;
 	uint64_t signal_mask;
-	uint64_t syscall_ret;	/* `syscall; ret` in the tracee */
-	uint64_t restorer;	/* `mov $15, %eax; syscall` in the tracee */
-	uint64_t frame;		/* rsp from which `ret` leads to the restorer */
-	uint64_t scratch;	/* room for an ioctl's argument, on the tracee's stack */
-	char problem[256];	/* what went wrong last */
+	uint64_t syscall_ret; /* `syscall; ret` in the tracee */
+	uint64_t restorer;    /* `mov $15, %eax; syscall` in the tracee */
+	uint64_t frame;	      /* rsp from which `ret` leads to the restorer */
+	uint64_t scratch;     /* room for an ioctl's argument, on the tracee's stack */
+	char problem[256];    /* what went wrong last */
 	int problem_errno;
 };
 
@@ -45,7 +45,7 @@ void tracee_detach(struct tracee *tracee);
  * ioctl(fd, request, argument) in the tracee, `size` bytes carried there and back.
  * Returns the ioctl's result, or -errno as the kernel does; *ran is false if it could not be run.
  */
-long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *argument,
-		  size_t size, bool *ran);
+long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *argument, size_t size,
+		  bool *ran);
 
 #endif

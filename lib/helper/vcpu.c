@@ -18,52 +18,90 @@
 
 #include "helper.h"
 #include "json.h"
+#include "nested.h"
 #include "vcpu.h"
-
-#define NESTED_BUFFER 16384	/* VMX needs 8 KiB and the header; too small is E2BIG */
 
 struct field {
 	const char *name;
 	size_t offset, size;
 };
 
+/* Name, offset and size: what stands in the braces of a struct field. */
 #define FIELD(name, member)                                                                        \
-	{ name, offsetof(struct vcpu_state, member), sizeof(((struct vcpu_state *)0)->member) }
+	name, offsetof(struct vcpu_state, member), sizeof(((struct vcpu_state *)0)->member)
 #define REG(name) FIELD(#name, regs.name)
 #define SREG(name) FIELD(#name, sregs.name)
-#define SEG(name) FIELD(#name "_base", sregs.name.base), FIELD(#name "_selector", sregs.name.selector)
+#define BASE(name) FIELD(#name "_base", sregs.name.base)
+#define SELECTOR(name) FIELD(#name "_selector", sregs.name.selector)
 #define EVENT(name) FIELD(#name, events.name)
 
 static const struct field regs[] = {
-	REG(rax), REG(rbx), REG(rcx), REG(rdx), REG(rsi), REG(rdi), REG(rsp), REG(rbp), REG(r8),
-	REG(r9), REG(r10), REG(r11), REG(r12), REG(r13), REG(r14), REG(r15), REG(rip), REG(rflags),
+	{ REG(rax) }, { REG(rbx) }, { REG(rcx) }, { REG(rdx) }, { REG(rsi) }, { REG(rdi) },
+	{ REG(rsp) }, { REG(rbp) }, { REG(r8) },  { REG(r9) },	{ REG(r10) }, { REG(r11) },
+	{ REG(r12) }, { REG(r13) }, { REG(r14) }, { REG(r15) }, { REG(rip) }, { REG(rflags) },
 };
 
 static const struct field sregs[] = {
-	SREG(cr0), SREG(cr2), SREG(cr3), SREG(cr4), SREG(cr8), SREG(efer), SREG(apic_base),
-	SEG(cs), SEG(ds), SEG(es), SEG(fs), SEG(gs), SEG(ss), SEG(tr), SEG(ldt),
-	FIELD("gdt_base", sregs.gdt.base), FIELD("idt_base", sregs.idt.base),
-	FIELD("interrupt_bitmap_0", sregs.interrupt_bitmap[0]),
-	FIELD("interrupt_bitmap_1", sregs.interrupt_bitmap[1]),
-	FIELD("interrupt_bitmap_2", sregs.interrupt_bitmap[2]),
-	FIELD("interrupt_bitmap_3", sregs.interrupt_bitmap[3]),
+	{ SREG(cr0) },
+	{ SREG(cr2) },
+	{ SREG(cr3) },
+	{ SREG(cr4) },
+	{ SREG(cr8) },
+	{ SREG(efer) },
+	{ SREG(apic_base) },
+	{ BASE(cs) },
+	{ SELECTOR(cs) },
+	{ BASE(ds) },
+	{ SELECTOR(ds) },
+	{ BASE(es) },
+	{ SELECTOR(es) },
+	{ BASE(fs) },
+	{ SELECTOR(fs) },
+	{ BASE(gs) },
+	{ SELECTOR(gs) },
+	{ BASE(ss) },
+	{ SELECTOR(ss) },
+	{ BASE(tr) },
+	{ SELECTOR(tr) },
+	{ BASE(ldt) },
+	{ SELECTOR(ldt) },
+	{ FIELD("gdt_base", sregs.gdt.base) },
+	{ FIELD("idt_base", sregs.idt.base) },
+	{ FIELD("interrupt_bitmap_0", sregs.interrupt_bitmap[0]) },
+	{ FIELD("interrupt_bitmap_1", sregs.interrupt_bitmap[1]) },
+	{ FIELD("interrupt_bitmap_2", sregs.interrupt_bitmap[2]) },
+	{ FIELD("interrupt_bitmap_3", sregs.interrupt_bitmap[3]) },
 };
 
 static const struct field debugregs[] = {
-	FIELD("db0", debugregs.db[0]), FIELD("db1", debugregs.db[1]), FIELD("db2", debugregs.db[2]),
-	FIELD("db3", debugregs.db[3]), FIELD("dr6", debugregs.dr6), FIELD("dr7", debugregs.dr7),
+	{ FIELD("db0", debugregs.db[0]) }, { FIELD("db1", debugregs.db[1]) },
+	{ FIELD("db2", debugregs.db[2]) }, { FIELD("db3", debugregs.db[3]) },
+	{ FIELD("dr6", debugregs.dr6) },   { FIELD("dr7", debugregs.dr7) },
 };
 
 static const struct field events[] = {
-	EVENT(exception.injected), EVENT(exception.nr), EVENT(exception.has_error_code),
-	EVENT(exception.pending), EVENT(exception.error_code), EVENT(exception_has_payload),
-	EVENT(exception_payload), EVENT(interrupt.injected), EVENT(interrupt.nr),
-	EVENT(interrupt.soft), EVENT(interrupt.shadow), EVENT(nmi.injected), EVENT(nmi.pending),
-	EVENT(nmi.masked), EVENT(sipi_vector), EVENT(flags), EVENT(smi.smm), EVENT(smi.pending),
-	EVENT(smi.smm_inside_nmi), EVENT(smi.latched_init), EVENT(triple_fault.pending),
+	{ EVENT(exception.injected) },
+	{ EVENT(exception.nr) },
+	{ EVENT(exception.has_error_code) },
+	{ EVENT(exception.pending) },
+	{ EVENT(exception.error_code) },
+	{ EVENT(exception_has_payload) },
+	{ EVENT(exception_payload) },
+	{ EVENT(interrupt.injected) },
+	{ EVENT(interrupt.nr) },
+	{ EVENT(interrupt.soft) },
+	{ EVENT(interrupt.shadow) },
+	{ EVENT(nmi.injected) },
+	{ EVENT(nmi.pending) },
+	{ EVENT(nmi.masked) },
+	{ EVENT(sipi_vector) },
+	{ EVENT(flags) },
+	{ EVENT(smi.smm) },
+	{ EVENT(smi.pending) },
+	{ EVENT(smi.smm_inside_nmi) },
+	{ EVENT(smi.latched_init) },
+	{ EVENT(triple_fault.pending) },
 };
-
-#define COUNT(list) (sizeof(list) / sizeof((list)[0]))
 
 static const struct group {
 	const char *name;
@@ -105,7 +143,7 @@ void vcpu_print(const struct vcpu_state *state)
 	json_object("nested");
 	json_bool("supported", nested->supported);
 	if (nested->supported) {
-		json_text("format", nested->format == KVM_STATE_NESTED_FORMAT_SVM ? "svm" : "vmx");
+		json_text("format", nested_format_name(nested->format));
 		json_hex("flags", nested->flags);
 		json_bool("guest_mode", nested->flags & KVM_STATE_NESTED_GUEST_MODE);
 		json_bool("run_pending", nested->flags & KVM_STATE_NESTED_RUN_PENDING);
@@ -220,7 +258,8 @@ bool vcpu_find(struct vcpu *vcpu, int argc, char **argv)
 
 	vcpu->number = number ? atoi(number) : 0;
 	if (!pid || atoi(pid) <= 0) {
-		json_error(0, "vcpu|inject --pid PID [--vcpu N] [--tid TID] [--old-kernel yes]", "no --pid given");
+		json_error(0, "vcpu|inject --pid PID [--vcpu N] [--tid TID] [--old-kernel yes]",
+			   "no --pid given");
 		return false;
 	}
 	if (!tracee_find(&vcpu->tracee, atoi(pid), tid ? atoi(tid) : 0, vcpu->number))
@@ -308,12 +347,19 @@ static bool must_run(struct vcpu *vcpu, const char *name, unsigned long request,
 #define MUST_RUN(vcpu, request, argument)                                                          \
 	must_run(vcpu, #request, request, argument, sizeof(*(argument)))
 
+void vcpu_note_nested(struct nested *nested, const struct kvm_nested_state *state)
+{
+	*nested = (struct nested){
+		.supported = true,
+		.flags = state->flags,
+		.format = state->format,
+		.size = state->size,
+	};
+}
+
 static bool read_nested(struct vcpu *vcpu, struct nested *nested)
 {
-	static union {
-		struct kvm_nested_state state;
-		uint8_t room[NESTED_BUFFER];
-	} buffer;
+	static union nested_buffer buffer;
 	long result;
 
 	nested->supported = false;
@@ -323,24 +369,19 @@ static bool read_nested(struct vcpu *vcpu, struct nested *nested)
 	buffer.state.size = sizeof(buffer);
 	if (!run(vcpu, KVM_GET_NESTED_STATE, &buffer, sizeof(buffer), &result))
 		return false;
-	nested->supported = result >= 0;
 	if (result == -E2BIG) {
 		json_error(E2BIG, NULL, "nested state of %u bytes", buffer.state.size);
 		return false;
 	}
-	if (result < 0)
-		return true;
-	nested->flags = buffer.state.flags;
-	nested->format = buffer.state.format;
-	nested->size = buffer.state.size;
+	if (result >= 0)
+		vcpu_note_nested(nested, &buffer.state);
 	return true;
 }
 
 bool vcpu_read(struct vcpu *vcpu, struct vcpu_state *state)
 {
 	memset(state, 0, sizeof(*state));
-	return read_nested(vcpu, &state->nested) &&
-	       MUST_RUN(vcpu, KVM_GET_REGS, &state->regs) &&
+	return read_nested(vcpu, &state->nested) && MUST_RUN(vcpu, KVM_GET_REGS, &state->regs) &&
 	       MUST_RUN(vcpu, KVM_GET_SREGS, &state->sregs) &&
 	       MUST_RUN(vcpu, KVM_GET_DEBUGREGS, &state->debugregs) &&
 	       MUST_RUN(vcpu, KVM_GET_VCPU_EVENTS, &state->events);

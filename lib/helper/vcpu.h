@@ -10,9 +10,15 @@
 #include "tracee.h"
 
 struct nested {
-	bool supported;		/* the kernel knows KVM_GET_NESTED_STATE */
+	bool supported; /* the kernel knows KVM_GET_NESTED_STATE */
 	uint16_t flags, format;
 	uint32_t size;
+};
+
+/* VMX needs 8 KiB and the header; too small is E2BIG. */
+union nested_buffer {
+	struct kvm_nested_state state;
+	uint8_t room[16384];
 };
 
 struct vcpu_state {
@@ -27,9 +33,9 @@ enum { VCPU_CANDIDATES = 64 };
 
 struct vcpu {
 	struct tracee tracee;
-	int number, fd;		/* fd as QEMU numbers it; -1 until it is chosen of the candidates */
+	int number, fd; /* fd as QEMU numbers it; -1 until it is chosen of the candidates */
 	int candidates, candidate[VCPU_CANDIDATES];
-	bool old_kernel;	/* do without what Linux 4.12 has not */
+	bool old_kernel; /* do without what Linux 4.12 has not */
 };
 
 /* Finds vCPU `number` of the process; on failure prints an error line and returns false. */
@@ -40,13 +46,16 @@ bool vcpu_read(struct vcpu *vcpu, struct vcpu_state *state);
 bool vcpu_set_events(struct vcpu *vcpu, const struct kvm_vcpu_events *events, long *result);
 
 /*
- * Gives an interrupt that is on its way back to the local APIC: requested again, no more in service.
- * If there is none, or it is not the APIC's, nothing is done. `state` is read anew.
+ * Gives an interrupt that is on its way back to the local APIC: requested again, no more in
+ * service. If there is none, or it is not the APIC's, nothing is done. `state` is read anew.
  */
 bool vcpu_requeue(struct vcpu *vcpu, struct vcpu_state *state);
 
 bool vcpu_attach(struct vcpu *vcpu);
 void vcpu_detach(struct vcpu *vcpu);
+
+/* What is told of a nested state. */
+void vcpu_note_nested(struct nested *nested, const struct kvm_nested_state *state);
 
 /* The fields of the state as members of the JSON object that is open. */
 void vcpu_print(const struct vcpu_state *state);

@@ -22,7 +22,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -34,8 +33,9 @@
 #define WAIT_SECONDS 10
 
 /*
- * Counts at (%rdi) for ever, and executes one INT3 once the count is that at 8(%rdi). The jumps behind the first catch a CPU that steps over one: KVM does
- * so to tell where #BP, which it takes for an INT3, has come from.
+ * Counts at (%rdi) for ever, and executes one INT3 once the count is that at 8(%rdi). The jumps
+ * behind the first catch a CPU that steps over one: KVM does so to tell where #BP, which it takes
+ * for an INT3, has come from.
  */
 __asm__(".globl victim_loop, victim_first, victim_last\n"
 	"victim_loop:\n"
@@ -97,15 +97,10 @@ static void *spin(void *unused)
 static bool wait_until(uint64_t more, long signals)
 {
 	uint64_t start = beats[0];
-	struct timespec now;
-	time_t end;
+	double end = seconds() + WAIT_SECONDS;
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	end = now.tv_sec + WAIT_SECONDS;
-	while ((beats[0] - start < more || count < signals) && now.tv_sec < end) {
+	while ((beats[0] - start < more || count < signals) && seconds() < end)
 		sched_yield();
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	}
 	return beats[0] - start >= more && count >= signals;
 }
 
@@ -153,8 +148,7 @@ static void converse(void)
 		if (!strcmp(line, "quit"))
 			return;
 		if (!strncmp(line, "wait ", 5))
-			print_victim("advanced",
-				     wait_until(strtoull(line + 5, NULL, 0), 0));
+			print_victim("advanced", wait_until(strtoull(line + 5, NULL, 0), 0));
 		else if (!strncmp(line, "waitsignal ", 11))
 			print_victim("reached", wait_until(0, atol(line + 11)));
 		else if (!strcmp(line, "clear")) {
@@ -178,7 +172,7 @@ int verb_victim(int argc, char **argv)
 
 	(void)argc;
 	(void)argv;
-	for (size_t i = 0; i < sizeof(signals) / sizeof(signals[0]); i++)
+	for (size_t i = 0; i < COUNT(signals); i++)
 		sigaction(signals[i], &action, NULL);
 	if (pthread_create(&thread, NULL, spin, NULL) != 0 || !wait_until(1, 0))
 		return json_error(errno, NULL, "the spinning thread does not start");

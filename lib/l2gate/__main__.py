@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 
-from l2gate.guard import guarded
+from l2gate.foundation.guard import guarded
 
 
 def main() -> int:

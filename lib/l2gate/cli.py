@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
 # PYTHON_ARGCOMPLETE_OK
-"""l2gate asks whether KVM keeps userspace from injecting exceptions into a nested guest."""
+"""l2gate tests whether KVM keeps userspace from injecting exceptions into a nested guest."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import importlib
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
 from l2gate.foundation import settings as options
+from l2gate.foundation.cache import UNUSED_DAYS
 from l2gate.foundation.errors import UsageError
+from l2gate.verbs.verb import Verb
 
 _HOST = ("host", "kernel", "expect_kernel")
 _QUESTION = ("expect", "path", "case", "l2", "proof")
@@ -24,30 +25,12 @@ _JOB = (*_HOST, *_QUESTION, *_LAB, "bochs", "patience")
 _OWN_LIST = ("host", "kernel", "expect_kernel", *_QUESTION)
 
 
-#: What no job has used for so many days `l2gate cache --prune` removes.
-UNUSED_DAYS = 30
-
-
-@dataclass(frozen=True)
-class Verb:
-    """``options`` are the settings that it uses, ``refused`` those that would be ignored if the
-    environment named them. ``body`` is `module.function` in l2gate.verbs."""
-
-    name: str
-    group: str
-    help: str
-    body: str
-    options: tuple[str, ...] = ()
-    words: Callable[[argparse.ArgumentParser], object] | None = None
-    refused: tuple[str, ...] = ()
-
-
 def _json_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole result there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole result to FILE")
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="for a script")
+    parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
 
 
 def _tests(parser: argparse.ArgumentParser) -> None:
@@ -64,8 +47,8 @@ def _tests(parser: argparse.ArgumentParser) -> None:
 
 def _boot(parser: argparse.ArgumentParser) -> None:
     _json(parser)
-    parser.add_argument("--boot", action="store_true", help="boot L0 and ask it, even if its "
-                        "source would tell")  # fmt: skip
+    parser.add_argument("--boot", action="store_true", help="boot L0 and ask it, even if the "
+                        "source tells")  # fmt: skip
 
 
 def _runs(default: int) -> Callable[[argparse.ArgumentParser], object]:
@@ -77,9 +60,9 @@ def _runs(default: int) -> Callable[[argparse.ArgumentParser], object]:
 def _many(parser: argparse.ArgumentParser) -> None:
     told = parser.add_argument(
         "--host", action="append", metavar="HOST",
-        help="emulated-intel or emulated-amd; may come more than once [both]",
+        help="{booting}; may come more than once [all that can]",
     )  # fmt: skip
-    told.completer = _complete("emulated")  # type: ignore[attr-defined]
+    told.completer = _complete("booting")  # type: ignore[attr-defined]
     parser.add_argument("--jobs", type=_count, default=0, metavar="N",
                         help="how many at a time [as many as there are cores]")  # fmt: skip
     parser.add_argument("--folder", type=Path, default=options.checkout() / "build",
@@ -87,7 +70,7 @@ def _many(parser: argparse.ArgumentParser) -> None:
 
 
 def _matrix(parser: argparse.ArgumentParser) -> None:
-    told = parser.add_argument("kernels", nargs="*", metavar="SPEC", help="[all that have a name]")
+    told = parser.add_argument("kernels", nargs="*", metavar="SPEC", help="[all named kernels]")
     told.completer = _complete("kernels")  # type: ignore[attr-defined]
     _many(parser)
 
@@ -109,7 +92,7 @@ def _observe(parser: argparse.ArgumentParser) -> None:
 
 
 def _yes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--yes", action="store_true", help="do it, do not only say it")
+    parser.add_argument("--yes", action="store_true", help="do it, do not only tell")
 
 
 def _name(parser: argparse.ArgumentParser) -> None:
@@ -117,9 +100,9 @@ def _name(parser: argparse.ArgumentParser) -> None:
 
 
 def _down(parser: argparse.ArgumentParser) -> None:
-    told = parser.add_argument("names", nargs="*", metavar="NAME", help="which")
+    told = parser.add_argument("names", nargs="*", metavar="NAME", help="hosts to shut down")
     told.completer = _complete("persistent")  # type: ignore[attr-defined]
-    parser.add_argument("--all", action="store_true", help="all that are up")
+    parser.add_argument("--all", action="store_true", help="all hosts that are up")
 
 
 def _images(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +117,7 @@ def _kernels(parser: argparse.ArgumentParser) -> None:
 
 def _cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prune", type=_count, nargs="?", const=UNUSED_DAYS, metavar="DAYS",
-                        help="remove what was left half-made, and what no job has used for so many "
+                        help="remove incomplete entries, and what no job has used for so many "
                         f"days [{UNUSED_DAYS}]; what is needed again is made again")  # fmt: skip
 
 
@@ -143,44 +126,44 @@ def _shell(parser: argparse.ArgumentParser) -> None:
 
 
 _ASK, _HOSTS, _KERNELS, _PROVE = (
-    "ask a kernel", "hosts", "kernels and images", "many kernels, and the suite itself"
+    "test a kernel", "hosts", "kernels and images", "many kernels, and the suite itself"
 )  # fmt: skip
 
 VERBS = (
-    Verb("run", _ASK, "ask the question of one kernel on one host", "asking.run",
+    Verb("run", _ASK, "test one kernel on one host", "asking.run",
          (*_JOB, "keep"), _tests),
-    Verb("contract", _ASK, "what a kernel has promised, how that is known, what is expected",
+    Verb("contract", _ASK, "which contract a kernel has to keep, why, and what is expected",
          "asking.contract",
          ("host", "kernel", "expect", "path", "ssh_config", "bochs", "patience"), _boot),
-    Verb("doctor", _HOSTS, "every prerequisite at once: found, enough, hint", "hosts.doctor",
+    Verb("doctor", _HOSTS, "check every prerequisite of a host, with hints", "hosts.doctor",
          ("host", "kernel", "expect_kernel", "l2", *_LAB, "bochs", "patience"), _json),
     Verb("hosts", _HOSTS, "list the hosts and whether they can be used", "hosts.hosts",
          ("bochs",)),
     Verb("prepare", _HOSTS, "say what a lab host lacks, and install it with --yes",
          "hosts.prepare", ("host", "qemu", "ssh_config", "patience"), _yes),
-    Verb("restore", _HOSTS, "put back a KVM module that a broken job has changed",
+    Verb("restore", _HOSTS, "restore a KVM module that an interrupted job has changed",
          "hosts.restore", ("host", "wait", "ssh_config", "patience")),
-    Verb("up", _HOSTS, "boot an emulated host that stays, as a lab machine", "hosts.up",
+    Verb("up", _HOSTS, "boot a host that stays, as a lab machine", "hosts.up",
          ("host", "kernel", "bochs", "patience"), _name),
-    Verb("down", _HOSTS, "end what `l2gate up` has booted", "hosts.down", (), _down),
+    Verb("down", _HOSTS, "shut down what `l2gate up` has booted", "hosts.down", (), _down),
     Verb("images", _KERNELS, "fetch and build everything that jobs need", "kernels.images", (),
          _images),
-    Verb("kernels", _KERNELS, "list the kernels that have a name, or build some",
+    Verb("kernels", _KERNELS, "list the named kernels, or build some",
          "kernels.kernels", (), _kernels),
-    Verb("cache", _KERNELS, "what is in the cache, how large it is", "kernels.cache", (), _cache),
+    Verb("cache", _KERNELS, "list what the cache holds, or prune it", "kernels.cache", (), _cache),
     Verb("matrix", _PROVE, "many kernels on many hosts, one table and one page", "many.matrix",
          ("bochs", "patience"), _matrix, _OWN_LIST),
-    Verb("mutants", _PROVE, "is each broken KVM caught, for the right reason?", "many.mutants",
+    Verb("mutants", _PROVE, "is each broken KVM caught for the right reason?", "many.mutants",
          ("bochs", "patience"), _mutants, _OWN_LIST),
-    Verb("eras", _PROVE, "kernels built from source trees of yours, on both hosts", "many.eras",
+    Verb("eras", _PROVE, "build and test kernels from source trees of yours", "many.eras",
          ("bochs", "patience"), _eras, _OWN_LIST),
-    Verb("observe", _PROVE, "what a kernel does where nothing is promised", "many.observe",
+    Verb("observe", _PROVE, "record what a kernel does where nothing is promised", "many.observe",
          ("host", "kernel", "bochs", "patience"), _observe, _QUESTION),
-    Verb("compare", _PROVE, "the same cases on all emulated hosts", "many.compare",
+    Verb("compare", _PROVE, "the same cases on all emulated hosts, side by side", "many.compare",
          ("kernel", *_QUESTION, "bochs", "patience"), None, ("host",)),
-    Verb("bench", _PROVE, "where the seconds go, over several jobs", "many.bench", _JOB, _runs(3)),
-    Verb("soak", _PROVE, "is the verdict the same every time?", "many.soak", _JOB, _runs(50)),
-    Verb("completion", _PROVE, "print what makes a shell complete these words", "shell.completion",
+    Verb("bench", _PROVE, "measure the phases of several jobs", "many.bench", _JOB, _runs(3)),
+    Verb("soak", _PROVE, "repeat a job and compare the verdicts", "many.soak", _JOB, _runs(50)),
+    Verb("completion", _PROVE, "print completion code for a shell", "shell.completion",
          (), _shell),
 )  # fmt: skip
 
@@ -207,27 +190,20 @@ def main(argv: Sequence[str]) -> int:
     return int(body(arguments))
 
 
-def wanted(arguments: argparse.Namespace) -> options.Settings:
-    """The settings of the command line and of the environment. Raises UsageError."""
-    environment = options.from_environment()
-    verb: Verb = arguments.verb
-    for name in verb.refused:
-        if name in environment:
-            variable = options.BY_NAME[name].variable
-            raise UsageError(
-                f"l2gate {verb.name} does not use {variable}, which is set",
-                f"unset {variable}; see l2gate {verb.name} --help",
-            )
-    asked = {name: getattr(arguments, name, None) for name in verb.options}
-    return options.resolve(asked, environment)
-
-
 _UNKNOWN = "unrecognized arguments: "
+
+
+class _Formatter(argparse.HelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        """With what the hosts say of themselves, asked only where help is wanted."""
+        from l2gate.hosts import kinds
+
+        return kinds.told(action.help) if action.help else action.help
 
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **how: Any) -> None:
-        super().__init__(allow_abbrev=False, **how)
+        super().__init__(allow_abbrev=False, formatter_class=_Formatter, **how)
 
     def error(self, message: str) -> NoReturn:
         """A usage error, with the nearest right name of what is not known."""
@@ -288,8 +264,8 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(verb=verb)
         if verb.words:
             verb.words(one)
-        one.add_argument("-q", "--quiet", action="store_true", help="only what it comes to")
-        one.add_argument("-v", "--verbose", action="store_true", help="every step")
+        one.add_argument("-q", "--quiet", action="store_true", help="print the result alone")
+        one.add_argument("-v", "--verbose", action="store_true", help="print every step")
         for group, title in options.GROUPS.items():
             mine = [o for o in options.OPTIONS if o.name in verb.options and o.group == group]
             if mine:
@@ -299,8 +275,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_options(group: Any, mine: Sequence[options.Option]) -> None:
     for option in mine:
-        if option.name == "keep":
-            group.add_argument(option.flag, action="store_const", const="yes", help=option.help)
+        if option.type is bool:
+            group.add_argument(option.flag, action="store_true", default=None, help=option.help)
             continue
         default = f" [{option.default}]" if option.default else ""
         told = group.add_argument(

@@ -34,7 +34,7 @@ def test_nothing_asked_is_everything() -> None:
 
 def test_a_word_that_no_case_has_is_refused() -> None:
     for text in ("vektor=13", "vector", "vector="):
-        with pytest.raises(UsageError, match="no word of a case"):
+        with pytest.raises(UsageError, match="not a word of a case"):
             parse(text)
 
 

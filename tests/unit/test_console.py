@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import DeadlineExpired, GuestCrash
-from l2gate.transport.console import Console
+from l2gate.transport.console import Console, CrashWatch
 
 
 def console(folder: Path, text: str) -> Console:
@@ -52,3 +53,19 @@ def test_a_level_that_ended_is_told_from_one_that_is_slow(tmp_path: Path) -> Non
         slow.wait_for("ready", Deadline("it is up", 60), lambda: "QEMU ended")
     with pytest.raises(DeadlineExpired, match="booting"):
         slow.wait_for("ready", Deadline("it is up", 0.05))
+
+
+def test_a_watch_tells_of_a_crash_while_others_wait(tmp_path: Path) -> None:
+    level, crashed = console(tmp_path, "booting\n"), threading.Event()
+    watch = CrashWatch(level, crashed.set)
+    assert not crashed.wait(1.2)
+    level.log.write_text("booting\nKernel panic - not syncing: Fatal exception\n")
+    assert crashed.wait(5)
+    watch.close()
+
+
+def test_a_watch_that_is_closed_tells_nothing(tmp_path: Path) -> None:
+    level, crashed = console(tmp_path, "booting\n"), threading.Event()
+    CrashWatch(level, crashed.set).close()
+    level.log.write_text("Oops: 0000 [#1] SMP\n")
+    assert not crashed.wait(1.2)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from l2gate.cli import _parser, wanted
+from l2gate.cli import _parser
 from l2gate.contract.case_result import VcpuCase
 from l2gate.contract.choice import is_control, parse, refuse_impossible, words_of
 from l2gate.contract.judge import THEN, Verdict
@@ -20,6 +20,7 @@ from l2gate.report import result as results
 from l2gate.report.findings import Finding, findings
 from l2gate.report.result import Broke, Result
 from l2gate.report.terminal import show
+from l2gate.verbs.verb import wanted
 from making import result as made
 from recording import recorded, result_of
 from rich.console import Console
@@ -120,7 +121,7 @@ def test_l2gate_takes_each_line_and_boots_the_same(red: dict[str, Any]) -> None:
         arguments = _parser().parse_args(shlex.split(told(finding)["again"])[1:])
         settings = wanted(arguments)
         refuse_impossible(parse(settings.case))
-        kinds.find(settings.host).refuse_nonsense(settings)
+        kinds.refuse_nonsense(kinds.find(settings.host), settings)
         assert (settings.host, settings.kernel) == ("emulated-amd", "debian:6.12+unpatched")
         assert references(arguments.tests)
 

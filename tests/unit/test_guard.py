@@ -15,9 +15,9 @@ import pytest
 from l2gate.foundation import cache
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, NotProven, UsageError
+from l2gate.foundation.guard import guarded
 from l2gate.foundation.scratch import Scratch
 from l2gate.foundation.settings import checkout
-from l2gate.guard import guarded
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +109,7 @@ def test_a_signal_leaves_nothing_half_made(number: signal.Signals, tmp_path: Pat
     code = f"""
 import subprocess, sys
 from pathlib import Path
-from l2gate.guard import guarded
+from l2gate.foundation.guard import guarded
 from l2gate.foundation import cache
 from l2gate.foundation.process import owned
 def build(folder):

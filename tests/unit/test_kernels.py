@@ -39,6 +39,16 @@ def test_the_pair_differs_by_the_commit_alone() -> None:
     assert patches("debian:6.12+patched") == ["era.patch", "commit.patch"]
 
 
+def test_a_series_that_lacks_its_patches_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever adds one registers it first."""
+    monkeypatch.setattr("l2gate.kernels.spec.recipes", lambda series: tmp_path / series)
+    for ask in (known, lambda: parse("debian:6.12+patched")):
+        with pytest.raises(KernelSpecError, match=r"there is no patch .*6\.12/era\.patch"):
+            ask()
+
+
 PATCH = """why
 --- a/arch/x86/kvm/x86.c
 +++ b/arch/x86/kvm/x86.c
@@ -111,9 +121,9 @@ def test_what_names_nothing_is_refused_with_a_mend(text: str) -> None:
         ("debian:6.12+c++/fix.ptch+unpatched", "no file 'c++/fix.ptch'", "mean c++/fix.patch?"),
         ("debian:6.12+unpatched+fix.patch", "no file 'fix.patch'", "path of a patch"),
         ("debian:6.12+~nobody-here/x.patch", "no file '~nobody-here/x.patch'", "path of a patch"),
-        ("debian:6.12+", "names nothing behind a plus", "leave the plus out"),
-        ("debian:6.12+patched+", "names nothing behind a plus", "leave the plus out"),
-        ("debian:6.12++patched", "names nothing behind a plus", "leave the plus out"),
+        ("debian:6.12+", "has nothing after a plus", "leave the plus out"),
+        ("debian:6.12+patched+", "has nothing after a plus", "leave the plus out"),
+        ("debian:6.12++patched", "has nothing after a plus", "leave the plus out"),
         ("debian:6.12+c++", "c++ is a folder", "name a file"),
         ("debian:6.12+/dev/null", "/dev/null is a pipe or a device", "name a file"),
         (f"debian:6.12+{'x' * 300}", "File name too long", "name a file"),
@@ -151,7 +161,7 @@ def test_a_folder_with_an_image_and_its_modules(tmp_path: Path) -> None:
 
 def test_a_broken_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "vmlinuz").write_bytes(b"\x7fELF" + bytes(2000))
-    with pytest.raises(KernelSpecError, match="no x86 kernel image"):
+    with pytest.raises(KernelSpecError, match="not an x86 kernel image"):
         parse(f"dir:{tmp_path}")
 
 

@@ -12,8 +12,9 @@ from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import MissingPrerequisite, UsageError
 from l2gate.foundation.settings import resolve as settings
 from l2gate.hosts import kinds
+from l2gate.hosts.checks import require
 from l2gate.hosts.lab import access as lab
-from l2gate.hosts.lab.prerequisites import Survey, host_checks, require
+from l2gate.hosts.lab.prerequisites import Survey, host_checks
 from l2gate.hosts.lab.qemuprogram import Qemu
 from l2gate.hosts.persistent import PersistentHost, announce, born_at, config_of
 from l2gate.transport.local import LocalConnection
@@ -96,7 +97,7 @@ def test_a_name_means_what_ssh_config_says(tmp_path: Path) -> None:
         f"Include {tmp_path}/more\nHost x1.lab\n HostName 192.0.2.7\n Port 2222\n"
         f" IdentityFile {key}\n IdentitiesOnly yes\n HostKeyAlias x1\n"
     )
-    target = resolve(Name.parse("ssh://x1.lab", str(config)))
+    target = resolve(Name.parse("ssh://x1.lab", config))
     assert (target.address, target.port, target.user) == ("192.0.2.7", 2222, "tester")
     assert (target.keys, target.others, target.alias) == ((str(key),), False, "x1")
     assert target.jumps == ("gate.lab:2200",)
@@ -167,8 +168,8 @@ def test_a_kvm_without_vmx_or_svm_behind_it_is_seen_through() -> None:
     said = _hinders(
         flags={"vmx": False, "svm": False}, kvm_module=None, kvm_modules=["kvm", "kvm_pvm"]
     )
-    assert "API version 12, but no VMX or SVM is behind it" in said
-    assert "kvm_pvm, none that could use VMX or SVM" in said
+    assert "API version 12, but without VMX or SVM" in said
+    assert "kvm_pvm, none for VMX or SVM" in said
 
 
 def test_other_hindrances_are_named() -> None:

@@ -58,7 +58,7 @@ def test_what_the_kernel_lacks_is_quoted(tmp_path: Path) -> None:
     said = f"[    1.0] booting\r\n{LACKS}\r\n[    2.4] reboot: Power down\r\n"
     error = failure(tmp_path, said)
     assert error.exit_code == 2
-    assert error.cause == f"L0 cannot go on with dir:mine: {LACKS.partition(': ')[2]}"
+    assert error.cause == f"L0 did not finish booting dir:mine: {LACKS.partition(': ')[2]}"
     assert str(tmp_path / "console") in error.hint
 
 
@@ -82,4 +82,4 @@ def test_without_a_complaint_the_reason_stays(
 ) -> None:
     error = failure(tmp_path, said, ended=ended)
     assert isinstance(error, kind)
-    assert "cannot go on" not in error.cause
+    assert "did not finish booting" not in error.cause

@@ -444,7 +444,10 @@ REFUSED = {
     "upwards": (about(f"../linux/{X86}"), f"outside the kernel's tree: \\.\\./linux/{X86}"),
     "upwards inside": (about("a/arch/x86/kvm/../../x.c"), "outside the kernel's tree"),
     "upwards by a rename": (moved(X86, f"{X86}/../y"), "outside the kernel's tree"),
-    "a link": (made("arch/x86/kvm/l", "120000"), "makes a link or a submodule: .*arch/x86/kvm/l"),
+    "a link": (
+        made("arch/x86/kvm/l", "120000"),
+        "creates a symbolic link or a submodule: .*arch/x86/kvm/l",
+    ),
     "a merge": (b"diff --cc a.c\nindex 1,2..3\n--- a/a.c\n@@@ -1 -1 +1 @@@\n", "of a merge"),
     "a context diff": (b"*** a/x.c\t2024\n--- b/x.c\t2024\n*********\n", "it is a context diff"),
     "coloured": (f"\x1b[1mdiff --git a/{X86} b/{X86}\x1b[m\n".encode(), "it is coloured"),
@@ -482,7 +485,9 @@ def test_a_patch_of_a_series_is_never_passed_over(repo: Repo, tmp_path: Path) ->
     three_commits(repo)
     first, second, third = series(repo)
     second = second[: second.index(b"diff --git")]
-    with pytest.raises(KernelSpecError, match=r"in '\[PATCH 2/3\] KVM: the second', it holds no"):
+    with pytest.raises(
+        KernelSpecError, match=r"in '\[PATCH 2/3\] KVM: the second', it contains no"
+    ):
         patch(tmp_path, first + second + third).check()
 
 

@@ -3,9 +3,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from l2gate.foundation.errors import UsageError
-from l2gate.foundation.settings import OPTIONS, from_environment, resolve, to_environment
+from l2gate.foundation.settings import (
+    GROUPS,
+    OPTIONS,
+    Option,
+    from_environment,
+    resolve,
+    to_environment,
+)
 
 
 def test_defaults_are_the_table_s() -> None:
@@ -60,3 +69,31 @@ def test_what_an_option_does_not_take_is_refused(name: str, value: str) -> None:
 def test_the_environment_carries_settings_to_another_process() -> None:
     settings = resolve({"kernel": "dir:/k", "patience": "2.5"})
     assert resolve(from_environment(to_environment(settings))) == settings
+
+
+def test_every_setting_is_of_its_own_type_and_written_as_it_was_read() -> None:
+    given = {
+        "keep": "yes", "wait": "7", "patience": "2.5", "ssh_config": "/etc/my config",
+        "qemu": "/opt/my\\ qemu -cpu host", "modules": "nested", "l2": "linux",
+    }  # fmt: skip
+    settings = resolve(given)
+    assert (settings.keep, settings.wait, settings.patience) == (True, 7.0, 2.5)
+    assert settings.ssh_config == Path("/etc/my config")
+    assert settings.qemu == ("/opt/my qemu", "-cpu", "host")
+    assert resolve(settings.to_dict() | {n: None for n, v in settings.to_dict().items() if not v}) \
+        == settings  # fmt: skip
+    assert resolve(from_environment(to_environment(settings))) == settings
+
+
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.name)
+def test_a_default_is_what_its_text_would_be_read_as(option: Option) -> None:
+    assert not option.default or option.parse(option.default) == option.value
+    assert not option.choices or option.default in option.choices
+    assert option.group in GROUPS and option.help
+
+
+@pytest.mark.parametrize(("name", "value"), [("wait", "1e9"), ("wait", "inf"), ("patience", "nan"),
+                                             ("keep", "maybe"), ("qemu", "a'b")])  # fmt: skip
+def test_what_is_not_of_the_type_is_refused(name: str, value: str) -> None:
+    with pytest.raises(UsageError, match=name):
+        resolve({name: value})

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from l2gate import cli
+from l2gate.foundation.guard import guarded
 from l2gate.foundation.settings import OPTIONS, VARIABLES, checkout
-from l2gate.guard import guarded
 
 USAGE = 4
 
@@ -55,9 +55,9 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         ("run --host local --qemu /nope", "/nope", "QEMU"),
         ("run --host local --qemu \"a'b\"", "quotation", "quote"),
         ("run --host ssh://lab --ssh-config /nope", "/nope", "ssh -F"),
-        ("run --host ssh://", "names no machine", "ssh://[user@]name"),
-        ("run --host ssh://$HOST", "names no machine", "ssh://[user@]name"),
-        ("run --host ssh://a;b", "names no machine", "ssh://[user@]name"),
+        ("run --host ssh://", "does not name a machine", "ssh://[user@]name"),
+        ("run --host ssh://$HOST", "does not name a machine", "ssh://[user@]name"),
+        ("run --host ssh://a;b", "does not name a machine", "ssh://[user@]name"),
         ("observe --host local", "local", "emulated"),
         ("matrix --jobs x", "'x'", "--help"),
         ("run --host local --kernel debian:6.12", "own kernel", "--expect-kernel"),

@@ -59,7 +59,7 @@ def test_what_it_must_come_to_is_read_in_its_source(tmp_path: Path) -> None:
 
 def test_what_is_no_tree_is_refused(tmp_path: Path) -> None:
     (tmp_path / "Makefile").write_text("all:\n")
-    with pytest.raises(KernelSpecError, match="no kernel tree: there is no Kconfig"):
+    with pytest.raises(KernelSpecError, match="not a kernel tree: it has no Kconfig"):
         Tree.at(tmp_path)
 
 

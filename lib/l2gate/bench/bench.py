@@ -3,30 +3,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
-from l2gate.contract import choice, eras
-from l2gate.contract.contracts import Contract, decide
+from l2gate.bench import l0 as l0_of
+from l2gate.bench.facts import BenchFacts
+from l2gate.bench.l0 import L0
+from l2gate.contract import choice
 from l2gate.foundation import debian
 from l2gate.foundation.deadline import Deadline
-from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite
+from l2gate.foundation.errors import BenchError, L2gateError
 from l2gate.foundation.events import Timeline
 from l2gate.foundation.settings import Settings
 from l2gate.guests.l1vm import L1Vm
 from l2gate.hosts import kinds
-from l2gate.hosts.emulated.machine import HELPER
 from l2gate.hosts.host import Host, HostContext
-from l2gate.hosts.lab.prerequisites import kernel_matches
+from l2gate.hosts.kind import Can
 from l2gate.hosts.probe import probe
 from l2gate.images import build
+from l2gate.images.helper import HELPER
 from l2gate.kernels.described import describe
 from l2gate.kernels.kernel import KernelUnderTest
-from l2gate.records.descriptions import HostDescription, KernelDescription
+from l2gate.records.descriptions import KernelDescription
 from l2gate.records.events import (
     ContractDecided,
     HostFound,
@@ -35,32 +34,9 @@ from l2gate.records.events import (
     L1QemuFound,
 )
 from l2gate.transport.connection import Connection
-from l2gate.transport.console import Console
 from l2gate.transport.multiplexer import Multiplexer
 from l2gate.transport.returning import Returning
 from l2gate.transport.ssh import Endpoint, SshConnection
-
-#: The variable that tells a test where the bench is described.
-BENCH_VARIABLE = "L2GATE_BENCH"
-#: The variable that tells a test why none can run here: cause and hint, as a JSON list.
-CANNOT_RUN_VARIABLE = "L2GATE_CANNOT_RUN"
-
-
-#: What the report says of L0, by the names that the helper's probe gives it.
-_TOLD_OF_L0 = (
-    "cpu_vendor",
-    "cpu_model",
-    "microcode",
-    "hypervisor",
-    "machine",
-    "kvm_module",
-    "parameters",
-    "kvm_parameters",
-    "release",
-    "version",
-    "cmdline",
-    "tainted",
-)
 
 
 def preflight(settings: Settings) -> None:
@@ -71,65 +47,9 @@ def preflight(settings: Settings) -> None:
     """
     choice.refuse_impossible(choice.parse(settings.case))
     kind = kinds.find(settings.host)
-    kind.refuse_nonsense(settings)
+    kinds.refuse_nonsense(kind, settings)
     kind.check(settings)
     debian.find(build.GUEST_SUITE)
-
-
-@dataclass(frozen=True)
-class BenchFacts:
-    """What a test needs to reach the bench, as written to bench.json."""
-
-    #: The socket of the job's multiplexer.
-    multiplexer: str
-    #: Of L1's QEMU on L0; empty and 0 on a bench without L1.
-    monitor: str
-    qemu_pid: int
-    #: Where the helper is on L0, and in L1.
-    helper: str
-    l1_helper: str
-    consoles: dict[str, str]
-    contract: Contract
-    scale: float
-    l2: str
-    #: How L2 is shown to be active: auto or fingerprint.
-    proof: str
-    #: The way of injecting that was asked for, or `all`.
-    path: str
-    #: The words of the cases that were asked for; empty: all.
-    case: str
-    #: Process id of the job that owns the bench.
-    owner: int
-    #: Whether KVM can deliver #BP and #OF onto any instruction. On SVM without NRIPS it can do so
-    #: only onto an INT3 or INTO, and drops it elsewhere (svm.c: svm_update_soft_interrupt_rip).
-    soft_exceptions: bool
-    svm: bool
-    #: Which steps of contract/eras.py the kernel has.
-    steps: dict[str, bool | None]
-
-    def write(self, path: Path) -> None:
-        path.write_text(json.dumps(asdict(self), indent=1))
-        path.chmod(0o600)
-
-    @classmethod
-    def read(cls, path: Path) -> BenchFacts:
-        raw = json.loads(path.read_text())
-        raw["contract"] = Contract(**raw["contract"])
-        return cls(**raw)
-
-    @classmethod
-    def from_environment(cls) -> BenchFacts:
-        """Raises MissingPrerequisite where the job found that the suite cannot run, BenchError
-        where no job has set up a bench."""
-        if cannot := os.environ.get(CANNOT_RUN_VARIABLE):
-            raise MissingPrerequisite(*json.loads(cannot))
-        path = os.environ.get(BENCH_VARIABLE)
-        if not path or not Path(path).exists():
-            raise BenchError(
-                "there is no bench: l2gate's job plug-in has not booted one",
-                "run the tests by `make run` or by .venv/bin/avocado run tests/",
-            )
-        return cls.read(Path(path))
 
 
 class Bench:
@@ -145,9 +65,6 @@ class Bench:
         self._facts: BenchFacts | None = None
         self._images: build.Images | None = None
         self._l1_count = 0
-        self._soft_exceptions = True
-        self._svm = False
-        self._steps: dict[str, bool | None] = {}
 
     @classmethod
     def up(
@@ -266,10 +183,15 @@ class Bench:
         """Judge the kernel that is there, and make what a test needs to reach the bench."""
         host = self._host
         assert host is not None
-        contract = self._judge_kernel(host)
+        l0 = l0_of.examine(host, self.settings)
+        self.timeline.record(HostFound(level="L0", text=host.spec, host=l0.described(host)))
+        if not self.kind.boots:
+            self._told_kernel(l0.running_kernel())
+        contract = l0.contract
+        self.timeline.record(ContractDecided(level="L0", text=contract.name, contract=contract))
         levels: dict[str, Connection] = {"L0": host.connection}
         if l1:
-            levels["L1"] = self._boot_l1(host)
+            levels["L1"] = self._boot_l1(host, l0)
         socket = self.folder / "multiplexer"
         socket.unlink(missing_ok=True)
         self._multiplexer = Multiplexer(socket, levels)
@@ -283,16 +205,16 @@ class Bench:
             helper=host.helper,
             l1_helper=HELPER,
             consoles=consoles,
-            contract=contract,
+            contract=l0.contract,
             scale=host.budget.scale,
             l2=self.settings.l2,
             proof=self.settings.proof,
             path=self.settings.path,
             case=self.settings.case,
             owner=os.getpid(),
-            soft_exceptions=self._soft_exceptions,
-            svm=self._svm,
-            steps=self._steps,
+            soft_exceptions=l0.soft_exceptions,
+            format=l0.vendor.format,
+            steps=l0.steps,
         )
 
     def _l1_places(self) -> tuple[Path, Path]:
@@ -305,12 +227,11 @@ class Bench:
             context.mkdir(mode=0o700)
         return places
 
-    def _boot_l1(self, host: Host) -> Returning:
+    def _boot_l1(self, host: Host, l0: L0) -> Returning:
         assert self._images is not None
         helper = self._images.helper
-        if self.kind.emulated and self._svm and not self._steps["5.8"]:
-            # KVM of 4.14 to 5.0 offers QEMU IA32_ARCH_CAPABILITIES on AMD, too, and then refuses it
-            # (0cf9135b773b), and QEMU gives up.
+        honest_since = l0.vendor.honest_msrs_since
+        if Can.BE_SPENT in self.kind.can and honest_since and not l0.steps[honest_since]:
             deadline = host.budget.deadline("L0 ignores MSRs that it does not know", 10)
             host.connection.run("echo 1 >/sys/module/kvm/parameters/ignore_msrs", deadline)
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
@@ -319,66 +240,19 @@ class Bench:
             endpoint = self._vm.boot()
             version = self._vm.version
             self.timeline.record(L1QemuFound(level="L0", text=version, version=version))
-            self._l1 = Returning("L1", lambda: self._equip_l1(host, endpoint, helper))
+            self._l1 = Returning("L1", lambda: _equip_l1(host, l0, endpoint, helper))
             return self._l1
 
-    def _judge_kernel(self, host: Host) -> Contract:
-        found = probe(host.connection, host.helper, "L0", host.budget)
-        nested = found["parameters"].get("nested", "")
-        self._soft_exceptions = bool(found["soft_exceptions"])
-        self._svm = bool(found["flags"]["svm"])
-        self._steps = eras.shown(found["caps"])
-        if found["lacks"]:
-            raise MissingPrerequisite(
-                f"the kernel {found['release']} lacks {', '.join(found['lacks'])}",
-                "build it with them: QEMU and the helper cannot do without",
-            )
-        if found["kvm_module"] is None or nested not in ("Y", "1"):
-            raise BenchError(
-                f"L0 has no nested KVM: module {found['kvm_module']}, nested={nested or 'absent'}, "
-                f"/dev/kvm: {found['dev_kvm_error'] or 'there'}",
-                "the kernel needs kvm_intel or kvm_amd with nested=1; see L0's console",
-            )
-        wanted = self.settings.expect_kernel
-        if not kernel_matches(found["release"], wanted):
-            raise BenchError(f"L0 runs {found['release']}, not {wanted}", "boot the kernel meant")
-        self._describe(host, found, nested)
-        contract = decide(
-            self.settings.expect, int(found["caps"].get("KVM_CAP_EXCEPTION_PAYLOAD", 0))
+
+def _equip_l1(host: Host, l0: L0, endpoint: Endpoint, helper: Path) -> SshConnection:
+    deadline = host.budget.deadline("L1 lets SSH in and takes the helper", 20)
+    l1 = SshConnection.to_level(endpoint, deadline, via=host.connection)
+    l1.put(helper, HELPER, deadline, mode="700")
+    found = probe(l1, HELPER, "L1", host.budget)
+    if found["dev_kvm_error"]:
+        raise BenchError(
+            f"L1 has no KVM ({found['dev_kvm_error']}): L0's nested KVM offers it no "
+            f"{l0.vendor.format}",
+            "see L1's console",
         )
-        self.timeline.record(ContractDecided(level="L0", text=contract.name, contract=contract))
-        return contract
-
-    def _describe(self, host: Host, found: dict[str, Any], nested: str) -> None:
-        described = HostDescription(
-            spec=host.spec,
-            emulator=host.emulator,
-            nested=nested,
-            virtualization="VMX" if found["flags"]["vmx"] else "SVM",
-            **{key: found[key] for key in _TOLD_OF_L0 if found.get(key) is not None},
-        )
-        self.timeline.record(HostFound(level="L0", text=host.spec, host=described))
-        if not self.kind.emulated:
-            self._told_kernel(
-                KernelDescription(
-                    spec="running", release=found["release"], description=found["version"]
-                )
-            )
-
-    def _equip_l1(self, host: Host, endpoint: Endpoint, helper: Path) -> SshConnection:
-        deadline = host.budget.deadline("L1 lets SSH in and takes the helper", 20)
-        l1 = SshConnection.to_level(endpoint, deadline, via=host.connection)
-        l1.put(helper, HELPER, deadline, mode="700")
-        found = probe(l1, HELPER, "L1", host.budget)
-        if found["dev_kvm_error"]:
-            raise BenchError(
-                f"L1 has no KVM ({found['dev_kvm_error']}): L0's nested KVM offers it no "
-                f"{'svm' if found['cpu_vendor'] == 'AuthenticAMD' else 'vmx'}",
-                "see L1's console",
-            )
-        return l1
-
-
-def consoles(facts: BenchFacts) -> list[Console]:
-    """The consoles of the bench, for a test to watch."""
-    return [Console(level, Path(log)) for level, log in facts.consoles.items()]
+    return l1

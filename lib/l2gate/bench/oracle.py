@@ -23,18 +23,17 @@ from l2gate.contract.explain import Expectation, Known
 from l2gate.foundation.errors import MissingPrerequisite
 from l2gate.foundation.events import Timeline
 from l2gate.foundation.scratch import Scratch
-from l2gate.foundation.settings import Settings
+from l2gate.foundation.settings import AUTO, Settings
 from l2gate.hosts import kinds
 from l2gate.hosts.host import HostContext
-from l2gate.hosts.kinds import Kind
-from l2gate.hosts.lab.access import open_lab
+from l2gate.hosts.kind import Kind
 from l2gate.hosts.probe import probe
-from l2gate.images import build, helper
+from l2gate.images import build
 from l2gate.kernels import source
 from l2gate.kernels import spec as kernel_spec
+from l2gate.vendors import vendors
 
 _PAYLOAD = "KVM_CAP_EXCEPTION_PAYLOAD"
-_FORMATS = {"emulated-intel": "vmx", "emulated-amd": "svm"}
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,8 @@ def ask(settings: Settings, timeline: Timeline, *, boot: bool = False) -> Kernel
     Raises UsageError for a usage error, MissingPrerequisite where it cannot be asked.
     """
     kind = kinds.find(settings.host)
-    kind.refuse_nonsense(settings)
-    seen = _of_kernel(kind, settings, timeline, boot) if kind.emulated else _of_lab(kind, settings)
+    kinds.refuse_nonsense(kind, settings)
+    seen = _of_kernel(kind, settings, timeline, boot) if kind.boots else _of_lab(kind, settings)
     contract = decide(settings.expect, seen.value)
     return KernelAnswer(
         host=settings.host,
@@ -107,8 +106,8 @@ def ask(settings: Settings, timeline: Timeline, *, boot: bool = False) -> Kernel
 def _of_kernel(kind: Kind, settings: Settings, timeline: Timeline, boot: bool) -> _Seen:
     text = kind.kernel_spec(settings)
     assert text is not None
-    format_ = None if settings.host == kinds.AUTO else _FORMATS[kind.name]
-    seen = _by_source(text, Known(format_), timeline)
+    vendor = kind.vendor if settings.host != AUTO else None
+    seen = _by_source(text, Known(vendor.format if vendor else None), timeline)
     if seen and not boot:
         return seen
     booted = _by_boot(kind, settings, text, timeline)
@@ -156,8 +155,7 @@ def _by_boot(kind: Kind, settings: Settings, text: str, timeline: Timeline) -> _
 
 
 def _of_lab(kind: Kind, settings: Settings) -> _Seen:
-    kind.check(settings)
-    lab = open_lab(kind.name, helper.build(Timeline()), settings)
+    lab = kind.open(settings, "asking a running kernel")
     try:
         probe = lab.probe()
     finally:
@@ -171,10 +169,12 @@ def _by_probe(probe: Mapping[str, Any], kernel: str, where: str, booted: str) ->
     if probe["dev_kvm_error"] or _PAYLOAD not in caps:
         raise MissingPrerequisite(
             f"{kernel} cannot be asked: /dev/kvm: {probe['dev_kvm_error'] or 'no capabilities'}",
-            "load kvm_intel or kvm_amd there",
+            f"load {' or '.join(vendors.MODULES)} there",
         )
-    format_ = next((name for name in ("vmx", "svm") if probe["flags"][name]), None)
-    known = Known(format_, bool(probe["soft_exceptions"]), eras.shown(caps))
+    vendor = vendors.of_flags(probe["flags"])
+    known = Known(
+        vendor.format if vendor else None, bool(probe["soft_exceptions"]), eras.shown(caps)
+    )
     return _Seen(kernel, int(caps[_PAYLOAD]), where, booted, known)
 
 
@@ -211,7 +211,8 @@ def _other_commit(contract: Contract) -> str:
 
 def _ground(known: Known) -> str:
     """On what platform the rows were chosen."""
-    cpu = f", {known.format.upper()}" if known.format else ", VMX and SVM (no host tells which)"
+    names = " and ".join(vendors.NAMES)
+    cpu = f", {known.format.upper()}" if known.format else f", {names} (no host tells which)"
     era = eras.words(known.steps)
     return f"{cpu}{f', {era}' if era else ''}"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`l2gate up` and `l2gate down`: an emulated host that stands by itself, owned by a process."""
+"""`l2gate up` and `l2gate down`: a host that stays up by itself, owned by a process."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ from l2gate.foundation import settings as options
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, UsageError
 from l2gate.foundation.events import FileSink, Timeline
+from l2gate.foundation.guard import guarded
 from l2gate.foundation.scratch import Scratch
 from l2gate.foundation.settings import Settings, child_environment
-from l2gate.guard import guarded
 from l2gate.hosts import kinds
-from l2gate.hosts.emulated.machine import EmulatedHost
-from l2gate.hosts.host import HostContext
+from l2gate.hosts.host import HostContext, PersistentCapable
 from l2gate.hosts.persistent import PersistentHost, announce, born_at, home, persistent_hosts
 from l2gate.images import build
 
@@ -35,11 +34,13 @@ def check_name(name: str) -> str:
     that is taken."""
     if not _NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} is no name for a host",
-            "use letters, digits, dashes, dots and underscores, a letter or digit first",
+            f"{name!r} is not a valid host name",
+            "use letters, digits, dashes, dots and underscores, and begin with a letter or digit",
         )
     if any(host.name == name for host in persistent_hosts()):
-        raise UsageError(f"{name} is up already", f"l2gate down {name}, or give another --name")
+        raise UsageError(
+            f"{name} is already up", f"run `l2gate down {name}`, or choose another --name"
+        )
     return name
 
 
@@ -54,10 +55,10 @@ def up(settings: Settings, name: str) -> PersistentHost:
         folder.mkdir(parents=True, mode=0o700)
     except OSError as error:
         raise BenchError(
-            f"{folder} cannot be made: {error.strerror}", "name another folder by L2GATE_STATE"
+            f"cannot create {folder}: {error.strerror}", "set L2GATE_STATE to another folder"
         ) from error
     log = folder / "owner.log"
-    command = [sys.executable, "-m", "l2gate.up", name]
+    command = [sys.executable, "-m", __spec__.name, name]
     with log.open("wb") as output:
         owner = subprocess.Popen(
             command,
@@ -79,7 +80,7 @@ def up(settings: Settings, name: str) -> PersistentHost:
 def _wait(
     owner: subprocess.Popen[bytes], folder: Path, log: Path, settings: Settings
 ) -> PersistentHost:
-    deadline = Deadline(f"{folder.name} is up", _UP_SECONDS * settings.patience_factor)
+    deadline = Deadline(f"{folder.name} is up", _UP_SECONDS * settings.patience)
     file = folder / "host.json"
 
     def ready() -> bool:
@@ -102,7 +103,10 @@ def down(host: PersistentHost) -> None:
         if host.alive:
             signal.pidfd_send_signal(descriptor, signal.SIGTERM)
             if not select.select([descriptor], [], [], 30.0)[0]:
-                raise BenchError(f"{host.name}: its owner {host.owner} does not end", "kill it")
+                raise BenchError(
+                    f"{host.name}: its owner, process {host.owner}, does not exit",
+                    "kill that process",
+                )
     finally:
         os.close(descriptor)
     shutil.rmtree(host.folder, ignore_errors=True)
@@ -122,7 +126,7 @@ def _own(name: str) -> int:
         kernel = kind.prepare_kernel(wanted, timeline)
         context = HostContext(wanted, build.images(timeline), private, folder, timeline)
         host = kind.make(context, kernel)
-        assert isinstance(host, EmulatedHost) and kernel is not None
+        assert isinstance(host, PersistentCapable) and kernel is not None
         try:
             host.boot()
             born = born_at(os.getpid())

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from l2gate.contract.case_result import CaseResult, TableCase
 from l2gate.contract.table import SENT, WORDS, Case, all_tables
+from l2gate.contract.words import LANGUAGE
 from l2gate.foundation.errors import UsageError
 from l2gate.foundation.settings import BY_NAME, nearest
 
@@ -21,13 +22,12 @@ Words = Mapping[str, str]
 
 #: Of the row that a case is from, and what cases on QEMU's vCPU alone have.
 _OWN = ("contract", "table", "line", "case", "repeat")
-#: What the helper takes where a case does not say it (lib/helper/cases.c). Cases on QEMU's vCPU
-#: are of the refuse contract.
+#: What the helper takes where a case does not say it. Cases on QEMU's vCPU are of the refuse
+#: contract.
 _DEFAULTS = {
     "contract": "refuse",
-    "path": "vcpu-events", "vector": "0", "code": "none", "injected": "0", "pending": "0",
-    "payload": "none", "active": "L2",
-}  # fmt: skip
+    **LANGUAGE.defaults("path", "vector", "code", "injected", "pending", "payload", "active"),
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def parse(text: str) -> Choice:
         word, equals, value = part.partition("=")
         if not equals or not value or word not in (*_OWN, *WORDS):
             raise UsageError(
-                f"case = {text!r}: {part} is no word of a case",
+                f"case = {text!r}: {part} is not a word of a case",
                 f"write word=value; {nearest(word, (*_OWN, *sorted(WORDS)))}",
             )
         words[word] = value

@@ -12,6 +12,7 @@ from l2gate.contract import eras
 from l2gate.contract import table as tables
 from l2gate.contract.paths import ALL
 from l2gate.contract.table import Case, Row, Table
+from l2gate.vendors import vendors
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,8 @@ class Known:
     def _where(self, where: str) -> bool:
         if where == "any" or self.format is None:
             return True
-        if where == "soft":
-            return self.format == "vmx" or self.soft_exceptions is not False
-        return self.format == ("vmx" if where == "coded" else where)
+        soft = self.soft_exceptions is not False
+        return where in vendors.named(self.format).wheres(soft=soft, coded=True)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from l2gate.contract.judge import Judgement, Ruling, Verdict
 from l2gate.contract.outcome import QemuOutcome, VcpuState
 from l2gate.contract.paths import QEMU, InjectionPath
 from l2gate.contract.vectors import MACHINE_CHECK, NMI
+from l2gate.vendors.vendor import Vendor
 
 #: What QEMU says of an ioctl that was refused with EINVAL (strerror(3)).
 EINVAL_WORDS = "Invalid argument"
@@ -32,10 +33,10 @@ class Goal:
 @dataclass(frozen=True)
 class Era:
     """What the kernel has promised of such an exception: its contract, and the steps that it has
-    made (l2gate/contract/eras.py), on VMX or SVM."""
+    made (l2gate/contract/eras.py), on a CPU of that vendor."""
 
     contract: str
-    svm: bool
+    vendor: Vendor
     steps: eras.Has
 
 
@@ -106,9 +107,10 @@ def _proof(did: QemuInjection, outcome: QemuOutcome) -> VcpuProof:
 
 
 def _by_era(did: QemuInjection, outcome: QemuOutcome, judgement: Judgement, era: Era) -> Ruling:
-    """Neither NMIs nor, before 5.8 on SVM, exceptions that L1 intercepts were ever promised."""
-    since = "5.8" if era.svm else "4.19"
-    free = did.vector == NMI or (era.svm and era.contract == "payload")
+    """Neither NMIs nor, where they went past L1, exceptions that L1 intercepts were ever
+    promised."""
+    since = era.vendor.asks_l1_since
+    free = did.vector == NMI or (era.vendor.passed_l1_by and era.contract == "payload")
     asked = did.level == "L2" or did.vector == NMI
     if judgement.verdict is not Verdict.FAIL or not (asked and free) or era.steps.get(since):
         return Ruling(judgement)

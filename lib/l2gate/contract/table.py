@@ -12,7 +12,7 @@ A line of a table is empty, a comment (`#`), one of five directives, or a row:
     columns   name vector => who code  what the cells of the rows below are
 
 A row has one cell for each column. Left of `=>` are the case's name, conditions and words for the
-helper (lib/helper/cases.c documents each; a `-` leaves a word to its default):
+helper (lib/helper/words.def lists them; a `-` leaves a word to its default):
 
     where   any, vmx, svm, soft (VMX, and SVM with NRIPS: KVM can deliver #BP and #OF anywhere), or
             coded (VMX whose VM entry refuses an error code that does not fit its vector)
@@ -61,7 +61,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from l2gate.contract import eras
+from l2gate.contract.words import LANGUAGE
 from l2gate.foundation.errors import CaseTableError
+from l2gate.vendors import vendors
 
 FOLDER = Path(__file__).parent / "cases"
 #: Tables that record what happens and promise nothing.
@@ -71,21 +73,19 @@ QUIRKS = Path(__file__).parent / "quirks"
 ERROR_CODES = {8: 0, 10: 0x18, 11: 0x18, 12: 0x18, 13: 0x18, 14: 0x6, 17: 0}
 
 #: What userspace hands to KVM: by these words a case finds its control, the same with L1 active.
-SENT = ("cap", "triple_cap", "path", "vector", "injected", "pending", "code", "payload", "flag",
-        "flags", "triple", "cr2", "dr6", "keep_flags", "nmi", "interrupt", "shadow",
-        "with_regs")  # fmt: skip
+SENT = LANGUAGE.sent
 
 #: All words for the helper.
-WORDS = {*SENT, "active", "intercept", "pfec_mask", "pfec_match", "dr7", "l2_dr7", "earlier",
-         "long_out", "first", "first_injected", "first_path", "get_set", "set_regs", "run", "cpl",
-         "moved", "old_dr6", "cut_short", "debugged"}  # fmt: skip
+WORDS = set(LANGUAGE.words)
 #: `none` is the contract of tables that promise nothing.
 CONTRACTS = ("payload", "refuse")
 _CONDITIONS: dict[str, tuple[str, ...]] = {
-    "where": ("any", "vmx", "svm", "soft", "coded"),
+    "where": vendors.WHERES,
     "era": eras.ERAS,
     "since": eras.SINCE,
 }
+#: Whose CPUs a `before` is about.
+_CPUS = ("any", *vendors.FORMATS)
 _CHOICES: dict[str, tuple[str, ...]] = {
     "errno": ("none", "EINVAL", "EBUSY"),
     "who": ("handler", "exit", "vmfail", "entry-fails", "shutdown", "nobody", "not-run"),
@@ -219,19 +219,16 @@ class Case:
             return "KVM_SYNC_X86_EVENTS"
         if self.words.get("moved", "no") != "no" and not platform.nested_state:
             return "KVM_SET_NESTED_STATE"
-        if self.where == "coded" and platform.format == "vmx" and platform.checks_codes is None:
-            return "a readable IA32_VMX_BASIC, whose bit 56 tells which error codes are checked"
+        told_by = vendors.named(platform.format).code_check_told_by
+        if self.where == "coded" and told_by and platform.checks_codes is None:
+            return told_by
         if self._enters() and self.vector not in platform.injectable:
             return f"a CPU that takes vector {self.vector} as an exception"
         return ""
 
     def _where(self, platform: Platform) -> bool:
-        named = {"any", platform.format}
-        if platform.soft_exceptions:
-            named.add("soft")
-        if platform.format == "vmx" and platform.checks_codes:
-            named.add("coded")
-        return self.where in named
+        soft, coded = platform.soft_exceptions, bool(platform.checks_codes)
+        return self.where in vendors.named(platform.format).wheres(soft=soft, coded=coded)
 
     def _enters(self) -> bool:
         """Whether the CPU is to deliver that vector at an entry."""
@@ -287,7 +284,7 @@ class _Reader:
 
     def broken(self, why: str) -> CaseTableError:
         place = f"{self.path}:{self.number}"
-        return CaseTableError(f"{place}: {why}", "l2gate/contract/table.py says how it is read")
+        return CaseTableError(f"{place}: {why}", "l2gate/contract/table.py documents the format")
 
     def read(self, text: str) -> Table:
         rows: list[Row] = []
@@ -331,8 +328,8 @@ class _Reader:
         self.given = {word: value for word, _, value in pairs}
 
     def _before(self, cells: list[str]) -> None:
-        if len(cells) != 5 or cells[0] not in eras.NAMES or cells[1] not in ("any", "vmx", "svm"):
-            raise self.broken("before STEP any|vmx|svm COLUMN RIGHT KNOWN")
+        if len(cells) != 5 or cells[0] not in eras.NAMES or cells[1] not in _CPUS:
+            raise self.broken(f"before STEP {'|'.join(_CPUS)} COLUMN RIGHT KNOWN")
         if cells[2] not in _CHOICES:
             raise self.broken(f"nothing is expected of {cells[2]}")
         for value in cells[3:] if cells[3] != "*" else cells[4:]:

@@ -12,14 +12,15 @@ from l2gate.contract.case_result import Afterwards, TableCase, TableProof
 from l2gate.contract.judge import Judgement, Ruling, Verdict
 from l2gate.contract.paths import HELPER, InjectionPath
 from l2gate.contract.table import NUMBERS, Case
+from l2gate.contract.words import LANGUAGE
+from l2gate.vendors import vendors
+from l2gate.vendors.vendor import VALID, Vendor
 
-#: What is there before an injection (lib/helper/own.h).
-CR2_BEFORE = 0xC2C2C000
-DR6_BEFORE = 0xFFFF0FF2
+#: What is there before an injection.
+CR2_BEFORE = LANGUAGE.constants["CR2_BEFORE"]
+DR6_BEFORE = LANGUAGE.constants["DR6_BEFORE"]
 
 _DR7_GD = 1 << 13
-_SOFT = (3, 4)
-_NMI = 2
 _PF = 14
 
 
@@ -29,6 +30,10 @@ class Seen:
 
     raw: dict[str, Any]
     format: str
+
+    @property
+    def vendor(self) -> Vendor:
+        return vendors.named(self.format)
 
     @property
     def errno(self) -> str | None:
@@ -49,7 +54,7 @@ class Seen:
         if not self.raw["nested_state"]:
             return f"CR3 {self.raw['cr3']} (the kernel has no KVM_GET_NESTED_STATE)"
         says = "says" if self.guest_mode else "denies"
-        return f"KVM_GET_NESTED_STATE ({self.format.upper()}) {says} guest mode"
+        return f"KVM_GET_NESTED_STATE ({self.vendor.name}) {says} guest mode"
 
     @property
     def changed(self) -> list[str]:
@@ -99,14 +104,11 @@ class Seen:
         if not self.exit:
             code = self.place.get("code")
             return "none" if code is None else str(code)
-        if self.format == "svm":  # EXITINFO1 does not say whether there is one
-            return str(self.exit["info_1"])
-        has = int(self.exit["interruption_info"], 16) & 1 << 11
-        return str(self.exit["error_code"]) if has else "none"
+        return self.vendor.exit_code(self.exit)
 
     @property
     def qualification(self) -> str:
-        return str(self.exit["qualification" if self.format == "vmx" else "info_2"])
+        return self.vendor.exit_qualification(self.exit)
 
 
 def table_case(
@@ -247,10 +249,7 @@ def _who(case: Case, seen: Seen) -> str:
 
 
 def _exit(_: Case, seen: Seen) -> str:
-    reason = int(seen.exit.get("reason", "-1"), 16)
-    if reason == (2 if seen.format == "vmx" else 0x7F):
-        return "triple-fault"
-    return "exception" if reason == 0 or 0x40 <= reason < 0x60 else f"reason {reason:#x}"
+    return seen.vendor.exit_kind(seen.exit) if seen.exit else "none"
 
 
 def _info(case: Case, seen: Seen) -> str:
@@ -259,17 +258,13 @@ def _info(case: Case, seen: Seen) -> str:
         return "none"
     if _exit_right(case, seen) is None:
         return "own"
-    return _number(seen.exit["interruption_info" if seen.format == "vmx" else "reason"])
+    return _number(seen.vendor.exit_event(seen.exit))
 
 
 def _vectoring(_: Case, seen: Seen) -> str:
-    """Vector, type and whether there is an error code lie in the same bits (SDM volume 3, table
-    25-17; APM volume 2, 15.7.2)."""
-    if not seen.exit:
-        return "none"
-    field = "idt_vectoring_info" if seen.format == "vmx" else "exit_int_info"
-    info = int(seen.exit[field], 16)
-    return f"{info & 0xFFF:#x}" if info & 1 << 31 else "none"
+    """Vector, type and whether there is an error code."""
+    info = seen.vendor.exit_vectoring(seen.exit) if seen.exit else 0
+    return f"{info & 0xFFF:#x}" if info & VALID else "none"
 
 
 def _gd(_: Case, seen: Seen) -> str:
@@ -301,10 +296,9 @@ def _wanted(case: Case, column: str, value: str, seen: Seen) -> str:
     """What ``value`` of a table's cell means for this case."""
     if column == "code" and value == "given":
         if case.code is None:
-            # EXITINFO1 means nothing without an error code (APM volume 2, 15.12).
-            return _number(seen.code) if seen.exit and seen.format == "svm" else "none"
-        # Intel's have 16 bits (vmx_inject_exception, nested_vmx_inject_exception_vmexit).
-        return f"{case.code & (0xFFFF if seen.format == 'vmx' else 0xFFFFFFFF):#x}"
+            told = not seen.exit or seen.vendor.tells_missing_code
+            return "none" if told else _number(seen.code)
+        return f"{case.code & seen.vendor.code_mask:#x}"
     if value == "same":
         old = case.words.get("old_dr6", "none")
         dr6 = DR6_BEFORE if old == "none" else int(old, 0)
@@ -363,20 +357,8 @@ def _received_right(case: Case, seen: Seen) -> str | None:
 
 
 def _exit_right(case: Case, seen: Seen) -> str | None:
-    """The interruption information (SDM volume 3, table 25-16) or the exit code must name it."""
-    vector = case.vector
-    if seen.format == "svm":
-        code, wanted = int(seen.exit["reason"], 16), 0x61 if vector == _NMI else 0x40 + vector
-        return None if code == wanted else f"exit code {code:#x}, wanted {wanted:#x}"
-    info = int(seen.exit["interruption_info"], 16)
-    kind = 2 if vector == _NMI else 6 if vector in _SOFT else 3
-    wanted = 1 << 31 | kind << 8 | vector
-    if int(seen.exit["reason"], 16) != 0 or info & ~(1 << 11 | 1 << 12) != wanted:
-        return (
-            f"exit reason {seen.exit['reason']}, interruption information {info:#x}, "
-            f"wanted 0x0, {wanted:#x}"
-        )
-    return None
+    """L1 must be told of that very exception."""
+    return seen.vendor.not_this_exception(case.vector, seen.exit)
 
 
 def _afterwards(seen: Seen) -> str | None:

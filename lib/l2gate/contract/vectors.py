@@ -21,9 +21,6 @@ _NAMES = {
 #: Every vector that can stand for an exception: 0-31 without the NMI.
 EXCEPTIONS = tuple(v for v in range(32) if v != NMI)
 
-#: What an AMD CPU takes as an exception in 64-bit mode; with shadow stacks #CP, too.
-SVM_EXCEPTIONS = frozenset({0, 1, 3, 6, 7, 8, 10, 11, 12, 13, 14, 16, 17, 18, 19, 30})
-
 #: What KVM_SET_VCPU_EVENTS takes for no exception in any era (x86.c: nr > 31 || nr == NMI_VECTOR).
 NEVER_EXCEPTIONS = (NMI, 32, 255)
 

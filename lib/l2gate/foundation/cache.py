@@ -17,6 +17,9 @@ from pathlib import Path
 from l2gate.foundation.errors import BenchError
 from l2gate.foundation.settings import cache_dir, state_dir
 
+#: What no job has used for so many days is of no use any more.
+UNUSED_DAYS = 30
+
 
 def digest(*parts: str | bytes | Path) -> str:
     """A short name for ``parts``: strings and bytes by value, files by content."""
@@ -28,6 +31,12 @@ def digest(*parts: str | bytes | Path) -> str:
             data = part.encode() if isinstance(part, str) else part
         total.update(len(data).to_bytes(8, "big") + data)
     return total.hexdigest()[:16]
+
+
+def sha256(path: Path) -> str:
+    """The whole digest of a file's content, as sha256sum(1) says it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
@@ -108,7 +117,7 @@ def _may_write(folder: Path) -> bool:
 def _no_room(folder: Path, what: str, error: OSError) -> BenchError:
     return BenchError(
         f"cannot write {what} into the cache: {error}",
-        f"make room in {folder}, or name another folder by L2GATE_CACHE, or by L2GATE_STATE for "
+        f"free space in {folder}, or set L2GATE_CACHE to another folder, or L2GATE_STATE for "
         "what a read-only cache lacks",
     )
 
@@ -211,5 +220,7 @@ def remove(entry: Entry) -> None:
     try:
         entry.path.rename(doomed)  # whole or not at all
     except OSError as error:
-        raise BenchError(f"cannot remove {entry.path}: {error.strerror}", "is it yours?") from error
+        raise BenchError(
+            f"cannot remove {entry.path}: {error.strerror}", "check that it belongs to this user"
+        ) from error
     _remove(doomed)

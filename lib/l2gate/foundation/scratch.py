@@ -31,7 +31,7 @@ class Scratch:
             named = "TMPDIR" if os.environ.get("TMPDIR") else "the temporary folder"
             raise BenchError(
                 f"{named} {_base()} takes no folder of a job: {error.strerror}",
-                "set TMPDIR to a folder that is there, can be written and has 300 MB free",
+                "set TMPDIR to an existing, writable folder with 300 MB free",
             ) from error
         self._lock = (draft / "lock").open("w")
         fcntl.flock(self._lock, fcntl.LOCK_EX)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What is asked for: one table of options serves avocado.cfg, -p, the environment and the CLI.
+"""What is asked for: the fields of `Settings` serve avocado.cfg, -p, the environment and the CLI.
 
 Precedence, strongest first: ``avocado run -p name=value``, the environment variable
 ``L2GATE_NAME``, the section ``[l2gate]`` of avocado.cfg, the default below. A name that is none of
@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from l2gate.foundation.errors import UsageError
 
@@ -32,25 +34,155 @@ _OTHER_VARIABLES = (
 )
 #: Those of l2gate's own tests.
 _TEST_PREFIX = "L2GATE_TEST_"
-#: The kinds of hosts that an option can be about.
-EMULATED, LOCAL, SSH = "emulated", "local", "ssh"
+#: A hint names that many names at the most.
+_NAMED = 40
+
+#: The headings of `--help`, in their order.
+GROUPS = {
+    "host": "which kernel, on which host",
+    "question": "what is tested",
+    "emulated": "emulated hosts",
+    "lab": "lab hosts (local, ssh://)",
+    "job": "the job",
+}
+
+#: What lets l2gate choose.
+AUTO = "auto"
+
+Expect = Literal["auto", "refuse", "payload"]
+L2Kind = Literal["tiny", "linux"]
+Proof = Literal["auto", "fingerprint"]
+Modules = Literal["keep", "nested"]
+
+#: The ways of injecting: each is a file of l2gate/injection/paths, by its name.
+_PATH_FILES = sorted((Path(__file__).parents[1] / "injection/paths").glob("[!_]*.py"))
+PATHS = tuple(file.stem.replace("_", "-") for file in _PATH_FILES)
+
+_YES = {"yes": True, "no": False}
+_Value = TypeVar("_Value")
+
+
+def _option(
+    default: _Value,
+    help_: str,
+    *,
+    group: str = "job",
+    metavar: str = "",
+    below: float = 0.0,
+    among: tuple[str, ...] = (),
+) -> _Value:
+    """A field of `Settings`. ``group`` is the heading it stands under in `--help`; a number is
+    ``below`` that one, a word ``among`` those, where its type does not list them. A `{word}` in the
+    help stands for what the hosts say of themselves (l2gate/hosts/kinds.py, `told`)."""
+    about = {"help": help_, "group": group, "metavar": metavar, "below": below, "among": among}
+    found: _Value = field(default=default, metadata=about)
+    return found
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for, checked. Each field is an option: its type says what it takes."""
+
+    host: str = _option(
+        AUTO, "which machine is L0: {hosts}; auto is {default}", group="host", metavar="HOST"
+    )
+    kernel: str = _option(
+        AUTO,
+        "kernel under test: debian:SERIES[+patched|+unpatched][+FILE.patch] or dir:PATH; auto is "
+        "{kernel} on a host that boots it, the running kernel on a lab host",
+        group="host",
+        metavar="SPEC",
+    )
+    expect_kernel: str = _option(
+        "",
+        "refuse a running kernel whose release does not match a pattern, such as '6.12.*'",
+        group="host",
+        metavar="PATTERN",
+    )
+    expect: Expect = _option(
+        "auto",
+        "contract to judge by; auto lets the kernel's capabilities decide",
+        group="question",
+    )
+    path: str = _option(
+        "all",
+        "way of injecting: only cases that use it are run and judged",
+        group="question",
+        among=("all", *PATHS),
+    )
+    case: str = _option(
+        "",
+        "only cases with all these words, as 'table=errnos line=40 vector=3', and their controls",
+        group="question",
+        metavar="WORDS",
+    )
+    l2: L2Kind = _option("tiny", "nested guest: flat code of ours, or Linux", group="question")
+    proof: Proof = _option(
+        "auto",
+        "how L2 is shown to be active; fingerprint: without KVM_GET_NESTED_STATE, as before 4.19",
+        group="question",
+    )
+    qemu: tuple[str, ...] = _option(
+        (),
+        "QEMU on the lab host, with arguments if needed; found by name if left out",
+        group="lab",
+        metavar="PROGRAM",
+    )
+    modules: Modules = _option(
+        "keep",
+        "nested: load the lab host's KVM with nested=1 for the job, and put it back afterwards",
+        group="lab",
+    )
+    wait: float = _option(
+        3600.0,
+        "seconds to wait for a lab host that another job has changed",
+        group="lab",
+        metavar="SECONDS",
+        below=1e6,
+    )
+    ssh_config: Path | None = _option(
+        None, "file to read instead of ~/.ssh/config, as `ssh -F`", group="lab", metavar="FILE"
+    )
+    bochs: Path | None = _option(
+        None,
+        "Bochs to emulate with; Debian trixie's if left out",
+        group="emulated",
+        metavar="PROGRAM",
+    )
+    keep: bool = _option(False, "keep the bench's files for inspection")
+    patience: float = _option(
+        1.0, "factor on every deadline, for slow machines", metavar="FACTOR", below=1e3
+    )
+
+    def to_dict(self) -> dict[str, str]:
+        """Each as it would be written."""
+        return {option.name: option.text(getattr(self, option.name)) for option in OPTIONS}
 
 
 @dataclass(frozen=True)
 class Option:
-    """One thing that can be asked for.
-
-    ``group`` is the heading it stands under in `--help`; ``hosts`` are the kinds of hosts that use
-    it (EMULATED, LOCAL, SSH, or the name of one emulated host), none: all.
-    """
+    """One thing that can be asked for: a field of `Settings`, as people write it."""
 
     name: str
-    default: str
+    type: Any
+    value: Any
     help: str
-    choices: tuple[str, ...] = ()
-    group: str = "job"
-    hosts: tuple[str, ...] = ()
-    metavar: str = ""
+    group: str
+    metavar: str
+    below: float
+    among: tuple[str, ...]
+
+    @property
+    def default(self) -> str:
+        """As text; empty where there is none."""
+        return self.text(self.value)
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """All that it takes; none: anything of its type."""
+        if self.type is bool:
+            return tuple(sorted(_YES))
+        return get_args(self.type) if get_origin(self.type) is Literal else self.among
 
     @property
     def flag(self) -> str:
@@ -60,166 +192,58 @@ class Option:
     def variable(self) -> str:
         return f"L2GATE_{self.name.upper()}"
 
-    def check(self, value: str) -> str:
-        """``value`` itself; raises UsageError if it is empty or not among the choices."""
-        if not value.strip():
+    def text(self, value: Any) -> str:
+        """How ``value`` is written; `parse` reads it."""
+        if isinstance(value, bool):
+            return next(word for word, means in _YES.items() if means is value)
+        if isinstance(value, tuple):
+            return shlex.join(value)
+        return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+    def parse(self, text: str) -> Any:
+        """The value that ``text`` names. Raises UsageError if it is empty, or nothing that this
+        option takes."""
+        if not text.strip():
             raise UsageError(
                 f"{self.name} is empty",
                 f"is a variable not set? leave {self.name} out, or give it a value",
             )
-        if self.choices and value not in self.choices:
-            raise UsageError(f"{self.name} = {value!r} is not known", nearest(value, self.choices))
-        return value
+        if self.choices and text not in self.choices:
+            raise UsageError(f"{self.name} = {text!r} is not known", nearest(text, self.choices))
+        if self.type is bool:
+            return _YES[text]
+        if self.type is float:
+            return self._number(text)
+        if self.type == tuple[str, ...]:
+            return self._words(text)
+        return Path(text).expanduser() if self.type == Path | None else text
+
+    def _number(self, text: str) -> float:
+        with suppress(ValueError):
+            if 0 < (number := float(text)) < self.below:
+                return number
+        raise UsageError(
+            f"{self.name} = {text!r} is not a number above 0", "use one such as 1 or 2.5"
+        )
+
+    def _words(self, text: str) -> tuple[str, ...]:
+        try:
+            return tuple(shlex.split(text))
+        except ValueError as error:
+            raise UsageError(f"{self.name} = {text}: {error}", "quote it as for a shell") from None
 
 
-#: A hint names that many names at the most.
-_NAMED = 40
-
-#: The headings of `--help`, in their order.
-GROUPS = {
-    "host": "which kernel, on which host",
-    "question": "what is asked",
-    "emulated": "emulated hosts",
-    "lab": "lab hosts (local, ssh://)",
-    "job": "the job",
-}
+def _options() -> tuple[Option, ...]:
+    types = get_type_hints(Settings)
+    return tuple(
+        Option(name=one.name, type=types[one.name], value=one.default, **one.metadata)
+        for one in fields(Settings)
+    )
 
 
-def path_names() -> list[str]:
-    """The ways of injecting: each is a file of l2gate/injection/paths, by its name."""
-    folder = Path(__file__).parents[1] / "injection/paths"
-    files = sorted(folder.glob("[!_]*.py"))
-    return [file.stem.replace("_", "-") for file in files]
-
-
-OPTIONS = (
-    Option(
-        "host",
-        "auto",
-        "which machine is L0: auto, emulated-intel, emulated-amd, local or "
-        "ssh://[user@]name[:port]; auto is emulated-intel",
-        group="host",
-        metavar="HOST",
-    ),
-    Option(
-        "kernel",
-        "auto",
-        "kernel under test: debian:SERIES[+patched|+unpatched][+FILE.patch] or dir:PATH; auto is "
-        "debian:6.12+patched on an emulated host, the running kernel on a lab host",
-        group="host",
-        metavar="SPEC",
-    ),
-    Option(
-        "expect_kernel",
-        "",
-        "refuse a running kernel whose release does not match a pattern, such as '6.12.*'",
-        group="host",
-        metavar="PATTERN",
-    ),
-    Option(
-        "expect",
-        "auto",
-        "contract to judge by; auto lets the kernel's capabilities decide",
-        ("auto", "refuse", "payload"),
-        group="question",
-    ),
-    Option(
-        "path",
-        "all",
-        "way by which userspace injects: only cases by that one are run and judged",
-        ("all", *path_names()),
-        group="question",
-    ),
-    Option(
-        "case",
-        "",
-        "only cases with all these words, as 'table=errnos line=40 vector=3', and their controls",
-        group="question",
-        metavar="WORDS",
-    ),
-    Option(
-        "l2", "tiny", "nested guest: flat code of ours, or Linux", ("tiny", "linux"), "question"
-    ),
-    Option(
-        "proof",
-        "auto",
-        "how L2 is shown to be active; fingerprint: without KVM_GET_NESTED_STATE, as before 4.19",
-        ("auto", "fingerprint"),
-        group="question",
-    ),
-    Option(
-        "qemu",
-        "",
-        "QEMU on the lab host, with arguments if it takes some; found by name if left out",
-        group="lab",
-        hosts=(LOCAL, SSH),
-        metavar="PROGRAM",
-    ),
-    Option(
-        "modules",
-        "keep",
-        "nested: load the lab host's KVM with nested=1 for the job, and put it back afterwards",
-        ("keep", "nested"),
-        group="lab",
-        hosts=(LOCAL, SSH),
-    ),
-    Option(
-        "wait",
-        "3600",
-        "seconds to wait for a lab host that another job has changed",
-        group="lab",
-        hosts=(LOCAL, SSH),
-        metavar="SECONDS",
-    ),
-    Option(
-        "ssh_config",
-        "",
-        "file to read instead of ~/.ssh/config, as `ssh -F`",
-        group="lab",
-        hosts=(SSH,),
-        metavar="FILE",
-    ),
-    Option(
-        "bochs",
-        "",
-        "Bochs binary of emulated-intel; Debian trixie's if left out",
-        group="emulated",
-        hosts=("emulated-intel",),
-        metavar="PROGRAM",
-    ),
-    Option("keep", "no", "leave the bench's files behind for a look", ("no", "yes")),
-    Option("patience", "1", "factor on every deadline, for slow machines", metavar="FACTOR"),
-)
+OPTIONS = _options()
 BY_NAME = {option.name: option for option in OPTIONS}
 VARIABLES = {option.variable: option.name for option in OPTIONS}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What was asked for, checked."""
-
-    host: str
-    kernel: str
-    expect_kernel: str
-    expect: str
-    path: str
-    case: str
-    l2: str
-    proof: str
-    qemu: str
-    modules: str
-    wait: str
-    ssh_config: str
-    bochs: str
-    keep: str
-    patience: str
-
-    @property
-    def patience_factor(self) -> float:
-        return float(self.patience)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def resolve(*sources: Mapping[str, Any]) -> Settings:
@@ -233,13 +257,11 @@ def resolve(*sources: Mapping[str, Any]) -> Settings:
         for name in source:
             if name not in BY_NAME:
                 raise UsageError(f"there is no setting {name}", nearest(name, BY_NAME))
-    values: dict[str, str] = {}
+    values = {}
     for option in OPTIONS:
         given = (source.get(option.name) for source in sources)
-        value = next((str(v) for v in given if v is not None), None)
-        values[option.name] = option.default if value is None else option.check(value)
-    _check_number(values, "patience", 1000)
-    _check_number(values, "wait", 10**6)
+        text = next((option.text(value) for value in given if value is not None), None)
+        values[option.name] = option.value if text is None else option.parse(text)
     return Settings(**values)
 
 
@@ -253,16 +275,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{meant}use one of: {', '.join(names[:_NAMED])}{more}"
 
 
-def _check_number(values: Mapping[str, str], name: str, below: float) -> None:
-    try:
-        if not 0 < float(values[name]) < below:
-            raise ValueError
-    except ValueError:
-        raise UsageError(
-            f"{name} = {values[name]!r} is not a number above 0", "use one such as 1 or 2.5"
-        ) from None
-
-
 def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """The options that L2GATE_ variables name. Raises UsageError for one that names none."""
     environment = os.environ if environment is None else environment
@@ -272,15 +284,15 @@ def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, 
         if variable not in VARIABLES and variable not in _OTHER_VARIABLES:
             known = (*VARIABLES, "L2GATE_CACHE", "L2GATE_STATE")
             raise UsageError(
-                f"the environment variable {variable} is not l2gate's", nearest(variable, known)
+                f"the environment variable {variable} is none of l2gate's", nearest(variable, known)
             )
     return {name: environment[v] for v, name in VARIABLES.items() if v in environment}
 
 
 def to_environment(settings: Settings) -> dict[str, str]:
     """The variables that hand ``settings`` to another process of l2gate."""
-    named = {o.variable: str(getattr(settings, o.name)) for o in OPTIONS}
-    return {variable: value for variable, value in named.items() if value}
+    texts = settings.to_dict()
+    return {option.variable: texts[option.name] for option in OPTIONS if texts[option.name]}
 
 
 def child_environment(settings: Settings) -> dict[str, str]:

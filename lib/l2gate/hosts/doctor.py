@@ -13,15 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from l2gate.foundation import cache, debian
-from l2gate.foundation.deadline import Deadline
-from l2gate.foundation.errors import L2gateError, MissingPrerequisite
+from l2gate.foundation.errors import L2gateError
 from l2gate.foundation.events import Timeline
 from l2gate.foundation.settings import Settings, cache_dir, state_dir
 from l2gate.hosts import kinds
-from l2gate.hosts.emulated import machine as emulated
-from l2gate.hosts.kinds import Kind
-from l2gate.hosts.lab import access as lab
-from l2gate.hosts.lab.prerequisites import Check, host_checks
+from l2gate.hosts.checks import Check, failed
+from l2gate.hosts.kind import Kind
 from l2gate.images import build, helper
 
 #: Programs of the controller: how each is tried, and what it is for.
@@ -42,22 +39,13 @@ _TRIAL_SECONDS = 20
 _LIBRARIES = ("avocado-framework", "qemu.qmp", "paramiko", "rich")
 #: Megabytes that `make images` takes, what a job adds to them, and what it takes for itself.
 _FETCH_MB, _CACHE_MB, _SCRATCH_MB, _STATE_MB = 3000, 500, 300, 50
-#: Megabytes that an emulator takes of the controller.
-_EMULATED_MB = 2300
 
 
 def examine(settings: Settings) -> list[Check]:
     """All checks, in the order in which a job would meet them. Raises UsageError."""
     kind = kinds.find(settings.host)
-    kind.refuse_nonsense(settings)
-    checks = [*_controller(kind), *_images()]
-    if kind.emulated:
-        return [*checks, *_kernel(kind, settings), *_emulated(kind, settings)]
-    return [*checks, *_lab(kind, settings)]
-
-
-def _said(area: str, what: str, error: L2gateError) -> Check:
-    return Check(area, what, error.cause, False, error.hint)
+    kinds.refuse_nonsense(kind, settings)
+    return [*_controller(kind), *_images(), *kind.checks(settings)]
 
 
 # --- controller -----------------------------------------------------------------------------------
@@ -76,8 +64,8 @@ def _controller(kind: Kind) -> Iterator[Check]:
     scratch = Path(os.environ.get("TMPDIR") or "/tmp")
     yield _room("room for a job", scratch, _SCRATCH_MB, "TMPDIR", make=False)
     yield _room("room for what stays", state_dir(), _STATE_MB, "L2GATE_STATE")
-    if kind.emulated:
-        yield _memory()
+    if kind.controller_mb:
+        yield _memory(kind.controller_mb)
     yield _ports()
 
 
@@ -141,7 +129,7 @@ def _room(what: str, folder: Path, need: int, variable: str, *, make: bool = Tru
     """``make``: a folder that is not there yet is made by whoever needs it."""
     there = next(place for place in (folder, *folder.parents) if place.exists())
     free = shutil.disk_usage(there).free >> 20
-    hint = f"make room for {need} MB, or name another folder by {variable}"
+    hint = f"free {need} MB, or set {variable} to another folder"
     if there != folder and not make:
         return Check("controller", what, f"there is no {folder}", False, hint)
     if not os.access(there, os.W_OK | os.X_OK):
@@ -149,11 +137,11 @@ def _room(what: str, folder: Path, need: int, variable: str, *, make: bool = Tru
     return Check("controller", what, f"{free} MB free in {folder}", free >= need, hint)
 
 
-def _memory() -> Check:
+def _memory(need: int) -> Check:
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = next(int(line.split()[1]) >> 10 for line in lines if line.startswith("MemAvailable"))
-    hint = f"free {_EMULATED_MB} MB: an emulated L0 takes so much"
-    return Check("controller", "memory", f"{free} MB available", free >= _EMULATED_MB, hint)
+    hint = f"free {need} MB: an emulated L0 takes so much"
+    return Check("controller", "memory", f"{free} MB available", free >= need, hint)
 
 
 def _ports() -> Check:
@@ -164,97 +152,20 @@ def _ports() -> Check:
         return Check("controller", "loopback ports", str(error), False, "ip link set lo up")
 
 
-# --- images and kernel ----------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------------
 
 
 def _images() -> Iterator[Check]:
     try:
         root = debian.find(build.GUEST_SUITE)
     except L2gateError as error:
-        yield _said("images", f"Debian {build.GUEST_SUITE.name}", error)
+        yield failed("images", f"Debian {build.GUEST_SUITE.name}", error)
         return
     yield Check("images", f"Debian {root.suite.name}", f"kernel {root.release}", True)
     try:
         yield Check("images", "helper", str(helper.build(Timeline())), True)
     except L2gateError as error:
-        yield _said("images", "helper", error)
-
-
-def _kernel(kind: Kind, settings: Settings) -> Iterator[Check]:
-    spec = kind.kernel_spec(settings)
-    try:
-        kernel = kind.prepare_kernel(settings, Timeline())
-        assert kernel is not None
-        emulated.initrd(kernel, debian.find(build.GUEST_SUITE).path / "usr/bin/busybox")
-    except L2gateError as error:
-        yield _said("kernel", f"kernel {spec}", error)
-        return
-    found = f"{kernel.release}, {kernel.description}; {emulated.fitness(kernel)}"
-    yield Check("kernel", f"kernel {spec}", found, True)
-
-
-# --- hosts ----------------------------------------------------------------------------------------
-
-
-def _emulated(kind: Kind, settings: Settings) -> Iterator[Check]:
-    try:
-        found = kind.check(settings)
-    except L2gateError as error:
-        yield _said("host", kind.name, error)
-        return
-    yield Check("host", kind.name, f"{found}; L0 gets a CPU with virtualization, nested=1", True)
-    slow = f"deadlines are {emulated.slowness():.1f} times the usual, beside an emulator's own"
-    yield Check("host", "speed", slow, True, needed=False)
-
-
-def _lab(kind: Kind, settings: Settings) -> Iterator[Check]:
-    kind.check(settings)
-    if kind.name != "local" and shutil.which("ssh") is None:
-        return  # said above
-    try:
-        binary = helper.build(Timeline())
-        with_host = lab.open_lab(kind.name, binary, settings)
-    except MissingPrerequisite as error:
-        yield _said("host", "access", error)
-        return
-    except L2gateError as error:
-        yield _said("host", "SSH", error)
-        return
-    try:
-        yield _forwarding(kind, with_host)
-        yield from host_checks(with_host.survey(settings))
-        yield _note(with_host)
-    except L2gateError as error:
-        yield _said("host", kind.name, error)
-    finally:
-        with_host.close()
-
-
-def _forwarding(kind: Kind, host: lab.Lab) -> Check:
-    """L1 is reached through the host's SSH server: it must forward to its own loopback."""
-    if kind.name == "local":
-        return Check("host", "SSH", "not needed", True)
-    deadline = Deadline("a forwarded connection", 10 * host.budget.scale)
-    try:
-        host.connection.tunnel("127.0.0.1", _SSH_PORT, deadline).close()
-    except Exception as error:
-        if "administratively prohibited" in str(error).lower():
-            return Check("host", "SSH", f"does not forward connections ({error})", False,
-                         "AllowTcpForwarding yes in its sshd_config")  # fmt: skip
-    return Check(
-        "host", "SSH", f"{host.connection.level} is reached, connections are forwarded", True
-    )
-
-
-#: Any port does to see whether forwarding is allowed; refused by nobody listening is allowed.
-_SSH_PORT = 22
-
-
-def _note(host: lab.Lab) -> Check:
-    noted = host.script.noted(host.budget.deadline("looking for a note on L0", 10))
-    found = "changed by a job, and not put back yet" if noted else "as the machine has it"
-    return Check("host", "module state", found, not noted, "l2gate restore --host H; the next job "
-                 "does it as well", needed=False)  # fmt: skip
+        yield failed("images", "helper", error)
 
 
 def ready(checks: list[Check]) -> bool:

@@ -3,11 +3,10 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from l2gate.foundation.deadline import Budget, Deadline
 from l2gate.foundation.errors import BenchError
@@ -15,14 +14,10 @@ from l2gate.foundation.events import Timeline
 from l2gate.foundation.settings import Settings
 from l2gate.images.build import Images
 from l2gate.kernels.kernel import KernelUnderTest
+from l2gate.transport import kernel_log
 from l2gate.transport.connection import Connection
 from l2gate.transport.console import Console
-
-#: What a kernel says of its own faults: a WARN, an oops, a BUG, a sanitizer's find.
-_COMPLAINT = re.compile(
-    r"WARNING: (CPU: \d|\S+:\d+ at )|BUG: (?!soft lockup)|Oops: |Oops\[|"
-    r"general protection fault.*\[#|kernel BUG at|Kernel panic"
-)
+from l2gate.transport.ssh import Endpoint
 
 
 @dataclass(frozen=True)
@@ -70,6 +65,8 @@ class Host(ABC):
     budget: Budget
     #: Where the helper is, on L0.
     helper: str
+    #: Whether a kernel that did not get on in time has a fault of its own, not a slow machine.
+    keeps_time: ClassVar[bool] = True
 
     @abstractmethod
     def boot(self) -> None:
@@ -105,7 +102,9 @@ class Host(ABC):
     def exchange_kvm(self, kernel: KernelUnderTest) -> None:
         """Load the KVM modules of ``kernel`` instead of those that are there. Nothing may use KVM.
         Raises BenchError where this host cannot do it."""
-        raise BenchError(f"{self.spec} keeps the KVM that it has", "use an emulated host")
+        raise BenchError(
+            f"the KVM modules of {self.spec} cannot be exchanged", "use an emulated host"
+        )
 
     def start_program(self, line: str, deadline: Deadline, log: Path) -> Program:
         """Start a line of the shell as a program that stays no longer than this job."""
@@ -118,6 +117,20 @@ class Host(ABC):
     def complaint(self) -> str | None:
         """What L0's kernel has said of a fault of its own since the job began, or None."""
         for line in self.console.text().splitlines():
-            if _COMPLAINT.search(line) and not self.console.harmless(line):
+            sign = kernel_log.sign_of(line)
+            if sign and (self.keeps_time or sign.kind is not kernel_log.Kind.STALL):
                 return line.strip()
         return None
+
+
+class PersistentCapable(Host):
+    """One that can stay up after the job that booted it, owned by a process."""
+
+    @property
+    @abstractmethod
+    def endpoint(self) -> Endpoint:
+        """How to reach it, for others as well."""
+
+    @abstractmethod
+    def wait(self) -> None:
+        """Until it ends by itself."""

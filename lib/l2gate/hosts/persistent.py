@@ -59,10 +59,10 @@ def born_at(pid: int) -> str:
         return ""
 
 
-def config_of(name: str) -> str:
-    """The ssh_config of the persistent host ``name``; empty if there is no such host."""
+def config_of(name: str) -> Path | None:
+    """The ssh_config of the persistent host ``name``; None if there is no such host."""
     config = home() / name / "ssh_config"
-    return str(config) if "/" not in name and config.is_file() else ""
+    return config if "/" not in name and config.is_file() else None
 
 
 def persistent_hosts() -> list[PersistentHost]:

@@ -10,11 +10,14 @@ from l2gate.foundation.events import Timeline
 from l2gate.foundation.process import run
 from l2gate.foundation.settings import checkout
 
+#: Where it is on a level of ours.
+HELPER = "/run/l2gate/helper"
+
 
 def build(timeline: Timeline) -> Path:
     """The binary, compiled now if its sources have changed. Raises BenchError with gcc's words."""
     folder = checkout() / "lib/helper"
-    sources = sorted(p for p in folder.iterdir() if p.suffix in {".c", ".h", ".S"})
+    sources = sorted(p for p in folder.iterdir() if p.suffix in {".c", ".h", ".S", ".def"})
     sources.append(folder / "Makefile")
 
     def make(target: Path) -> None:

@@ -24,6 +24,7 @@ from l2gate.foundation.process import run
 from l2gate.foundation.settings import checkout
 from l2gate.images import initramfs
 from l2gate.kernels.kernel import KernelUnderTest, closure, read_module
+from l2gate.vendors.vendors import MODULES, VENDORS
 
 _RECIPE = "9"
 _LEAN = ("usr/sbin/dropbear",)
@@ -66,18 +67,14 @@ def recipe(name: str) -> Path:
     return checkout() / "images" / name
 
 
-#: How KVM is set, by its modules' names. enable_apicv=0: Bochs 3.0 refuses the posted-interrupt
-#: descriptor address otherwise.
-_PARAMETERS = {"kvm_intel": ("nested=1", "enable_apicv=0"), "kvm_amd": ("nested=1",)}
-
-#: The same for a KVM that is built in, which takes its parameters from the kernel's command line.
-BUILT_IN = " ".join(f"{module}.{word}" for module, words in _PARAMETERS.items() for word in words)
+#: How KVM is set if it is built in: it takes its parameters from the kernel's command line.
+BUILT_IN = " ".join(f"{one.module}.{word}" for one in VENDORS for word in one.module_parameters)
 
 
 def kvm_modules(kernel: KernelUnderTest) -> list[initramfs.Module]:
-    """KVM and both vendor modules with nested=1; init loads the one that the CPU has."""
-    words = {f"{name.replace('_', '-')}.ko": " ".join(w) for name, w in _PARAMETERS.items()}
-    modules = load_list(kernel, ("kvm", *_PARAMETERS))
+    """KVM and all vendors' modules with nested=1; init loads the one that the CPU has."""
+    words = {vendor.module_file: " ".join(vendor.module_parameters) for vendor in VENDORS}
+    modules = load_list(kernel, ("kvm", *MODULES))
     return [replace(m, parameters=words.get(m.name, "")) for m in modules]
 
 

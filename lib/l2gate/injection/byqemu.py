@@ -61,12 +61,14 @@ class ByQemu(Session):
     def _connect(self) -> None:
         if self.facts.l2 != "tiny":
             raise MissingPrerequisite("a Linux L2 does not tell what it is hit by", "use l2=tiny")
-        if not self.facts.svm and not self.facts.steps.get("4.19"):
+        vendor = self.facts.vendor
+        since = vendor.survives_qemu_since
+        if since and not self.facts.steps.get(since):
             raise MissingPrerequisite(
-                "on VMX of such a kernel L1 does not outlive that QEMU writes its registers back, "
-                "as it does to inject (seen on 4.12: its CR4 has lost bits); injections past QEMU "
-                "and on the helper's own VM were asked",
-                "a kernel of 4.19 or later",
+                f"on {vendor.name} of such a kernel L1 does not survive that QEMU writes its "
+                f"registers back, as it does to inject ({vendor.without_that}); injections past "
+                "QEMU and on the standalone VM were asked",
+                f"use a kernel of {since} or later",
             )
         super()._connect()
         self._console = Console("L1", Path(self.facts.consoles["L1"]))
@@ -94,7 +96,7 @@ class ByQemu(Session):
         injected = self._inject(level)
         at, facts = injected.at, self.facts
         did = QemuInjection(self.described, self.vector, level, at.state, at.fingerprint)
-        era = Era(facts.contract.name, facts.svm, facts.steps)
+        era = Era(facts.contract.name, facts.vendor, facts.steps)
         seconds = time.monotonic() - self._began
         case = qemu_case(self.test, did, injected.outcome, goal, era, seconds)
         self.record(f"{self.path} {label(self.vector, None)}", case)

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import ClassVar
 
-from l2gate.bench.bench import BenchFacts, consoles
+from l2gate.bench.facts import BenchFacts, consoles
 from l2gate.contract.case_result import CaseResult
 from l2gate.contract.choice import Choice, parse
 from l2gate.contract.judge import Judgement, of_test
@@ -15,6 +16,8 @@ from l2gate.foundation.deadline import Budget
 from l2gate.foundation.errors import NotHere
 from l2gate.foundation.events import Timeline
 from l2gate.records.events import CaseJudged
+from l2gate.transport.console import Console, CrashWatch
+from l2gate.transport.multiplexer import SharedConnection
 
 
 def none_chosen(who_has: str, choice: Choice) -> NotHere:
@@ -40,7 +43,7 @@ class Evidence:
         self._stack = ExitStack()
         try:
             with timeline.step("controller", "connecting to L0 and L1", "connect"):
-                self._connect()
+                self._open()
         except BaseException:
             self._stack.close()
             raise
@@ -55,6 +58,23 @@ class Evidence:
         """What comes before and after the body of a test on it."""
         yield
 
+    def _open(self) -> None:
+        self._connections: list[SharedConnection] = []
+        watch = CrashWatch(Console("L0", Path(self.facts.consoles["L0"])), self._break_off)
+        self._stack.callback(watch.close)
+        self._connect()
+
+    def _break_off(self) -> None:
+        """L0 has crashed: nobody waits for it until a deadline. In the watch's thread."""
+        for connection in self._connections:
+            connection.abort()
+
+    def _connection(self, level: str) -> SharedConnection:
+        """The job's connection to that level."""
+        connection = SharedConnection(self.facts.multiplexer, level)
+        self._connections.append(connection)
+        return connection
+
     def _connect(self) -> None:
         """Open what the test needs; what goes onto the stack is closed with it."""
         raise NotImplementedError
@@ -66,7 +86,7 @@ class Evidence:
     def _begin_anew(self) -> None:
         """Close every connection and open what the test needs once more."""
         self._stack.close()
-        self._connect()
+        self._open()
 
     def record(self, name: str, case: CaseResult) -> Judgement:
         """Keep a case as evidence; ``name`` is what its test calls it."""

@@ -17,7 +17,6 @@ from l2gate.guests.victim import Victim
 from l2gate.injection.evidence import Evidence
 from l2gate.injection.injector import Injector
 from l2gate.transport.console import Console
-from l2gate.transport.multiplexer import SharedConnection
 from l2gate.transport.qmp import Monitor
 
 _FREEZE_SECONDS = 20
@@ -33,8 +32,8 @@ class Session(Evidence):
 
     def _connect(self) -> None:
         facts, deadline = self.facts, self.budget.deadline("connecting to L0 and L1", 20)
-        self._l0 = SharedConnection(facts.multiplexer, "L0")
-        self._l1 = SharedConnection(facts.multiplexer, "L1")
+        self._l0 = self._connection("L0")
+        self._l1 = self._connection("L1")
         self.monitor = self._stack.enter_context(
             Monitor.over(self._l0, facts.helper, facts.monitor, deadline)
         )

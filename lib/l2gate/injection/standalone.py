@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from l2gate.contract import eras, vectors
+from l2gate.contract import eras
 from l2gate.contract.choice import words_of_row
 from l2gate.contract.paths import ALL
 from l2gate.contract.table import Case, Platform, Table, load
 from l2gate.contract.table_judge import Seen, table_case
-from l2gate.contract.vectors import NMI, label
+from l2gate.contract.vectors import label
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, NotHere
 from l2gate.injection.evidence import Evidence, none_chosen
@@ -22,7 +22,7 @@ from l2gate.injection.paths import find
 from l2gate.records.descriptions import Unasked
 from l2gate.records.events import CasesUnasked
 from l2gate.transport.connection import Remote
-from l2gate.transport.multiplexer import SharedConnection
+from l2gate.vendors import vendors
 
 _START_SECONDS = 20
 _CASE_SECONDS = 0.05
@@ -37,7 +37,7 @@ class StandaloneVm(Evidence):
     needs_l1 = False
 
     def _connect(self) -> None:
-        self._l0 = SharedConnection(self.facts.multiplexer, "L0")
+        self._l0 = self._connection("L0")
 
     def must_keep(self, name: str) -> None:
         """Every case of that table (lib/l2gate/contract/cases) must come out as its row says: all
@@ -161,18 +161,8 @@ def platform_of(head: dict[str, Any]) -> Platform:
         sync_events=bool(caps["KVM_CAP_SYNC_REGS"] & _KVM_SYNC_X86_EVENTS),
         nested_state=caps["KVM_CAP_NESTED_STATE"] > 0,
         checks_codes=None if head["any_error_code"] is None else not head["any_error_code"],
-        injectable=_injectable(head),
+        injectable=vendors.named(head["format"]).injectable(tcg=head["tcg"], cet=head["cet"]),
     )
-
-
-def _injectable(head: dict[str, Any]) -> frozenset[int]:
-    """SVM hardware takes what is an exception alone (APM volume 2, 15.20; kvm-unit-tests, svm);
-    QEMU's TCG all but the NMI and 31. VMX takes every vector (SDM volume 3, 27.2.1.3)."""
-    if head["format"] == "vmx":
-        return frozenset(range(32))
-    if head["tcg"]:
-        return frozenset(range(31)) - {NMI}
-    return vectors.SVM_EXCEPTIONS | ({vectors.CONTROL_PROTECTION} if head["cet"] else set())
 
 
 def _answer(remote: Remote, deadline: Deadline) -> dict[str, Any] | str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`l2gate compare`: the same cases on an Intel and on an AMD host, side by side."""
+"""`l2gate compare`: the same cases on every vendor's CPU, side by side."""
 
 from __future__ import annotations
 
@@ -21,23 +21,13 @@ from l2gate.foundation.errors import BenchError
 from l2gate.foundation.process import start_logged
 from l2gate.foundation.scratch import Scratch
 from l2gate.hosts import kinds
+from l2gate.hosts.kind import Can
 from l2gate.report.result import Result
+from l2gate.vendors.vendors import VENDORS
 
 #: What is known to differ, as (what, vector): why.
-EXPLAINED = {
-    ("delivery", 3): "without NRIPS, SVM delivers #BP only onto an INT3 "
-    "(svm.c: svm_update_soft_interrupt_rip)",
-    (
-        "table",
-        3,
-    ): "without NRIPS, SVM delivers #BP with the next RIP of an older exit or not at all",
-    (
-        "table",
-        4,
-    ): "without NRIPS, SVM delivers #OF with the next RIP of an older exit or not at all",
-}
+_EXPLAINED = {key: why for vendor in VENDORS for key, why in vendor.differences.items()}
 NOT_RUN = "not run"
-_ROW = "{:<44} {:<18} {:<18} {}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +48,7 @@ class Comparison:
         """`agree`, or why they differ; a difference without an explanation is a finding."""
         if self.agrees:
             return "agree"
-        known = EXPLAINED.get((self.what, self.vector))
+        known = _EXPLAINED.get((self.what, self.vector))
         return f"differ, as known: {known}" if known else "FINDING: they differ"
 
 
@@ -66,7 +56,7 @@ def rows(results: Sequence[Result]) -> list[Comparison]:
     """The cases of all results, matched with each other."""
     tables = [_outcomes(result) for result in results]
     keys = list(dict.fromkeys(key for table in tables for key in table))
-    # A table's row may be about VMX or SVM alone.
+    # A table's row may be about one vendor alone.
     keys = [key for key in keys if key[0] != "table" or all(key in table for table in tables)]
     return [Comparison(*key, tuple(table.get(key, NOT_RUN) for table in tables)) for key in keys]
 
@@ -91,19 +81,17 @@ def _outcomes(result: Result) -> dict[tuple[str, int, str], str]:
 
 
 def compare(settings: options.Settings, console: Console) -> int:
-    """Run the cases on all emulated hosts at once and print the table. Returns 1 for a finding,
-    2 if a host gave no cases."""
-    names = kinds.EMULATED
+    """Run the cases at once on all hosts that boot the kernel, and print the table. Returns 1 for a
+    finding, 2 if a host gave no cases."""
+    names = kinds.names(Can.BOOT_KERNELS)
     with Scratch("compare") as folder:
         console.print(f"asking kernel {settings.kernel} on {' and '.join(names)} ...", markup=False)
         results = _run_all(names, settings, folder)
     table = rows(results)
-    console.print(_ROW.format("case", *names, ""), markup=False)
+    console.print(_row("case", names, ""), markup=False)
     same = Counter(row.outcomes[0] for row in table if row.agrees)
     for row in table:
-        console.print(
-            _ROW.format(row.case, *row.outcomes, row.judgement), markup=False, soft_wrap=True
-        )
+        console.print(_row(row.case, row.outcomes, row.judgement), markup=False, soft_wrap=True)
     findings = [row for row in table if row.judgement.startswith("FINDING")]
     agreed = ", ".join(f"{count} {outcome}" for outcome, count in same.items())
     verdicts = ", ".join(f"{n}: {r.verdict}" for n, r in zip(names, results, strict=True))
@@ -115,6 +103,10 @@ def compare(settings: options.Settings, console: Console) -> int:
         soft_wrap=True,
     )
     return 1 if findings else 0
+
+
+def _row(case: str, outcomes: Sequence[str], judgement: str) -> str:
+    return f"{case:<44} {''.join(f'{outcome:<18} ' for outcome in outcomes)}{judgement}"
 
 
 def _run_all(names: Sequence[str], settings: options.Settings, folder: Path) -> list[Result]:
@@ -132,7 +124,7 @@ def _run_all(names: Sequence[str], settings: options.Settings, folder: Path) -> 
 
 
 def _start(name: str, settings: options.Settings, folder: Path) -> subprocess.Popen[bytes]:
-    environment = options.child_environment(kinds.find(name).only_used(settings))
+    environment = options.child_environment(kinds.only_used(kinds.find(name), settings))
     command = [sys.executable, "-m", "l2gate", "run", "--host", name]
     command += ["--json", str(folder / f"{name}.json")]
     return start_logged(command, folder / f"{name}.log", environment)

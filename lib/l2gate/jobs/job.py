@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from l2gate.bench.bench import BENCH_VARIABLE
+from l2gate.bench.facts import BENCH_VARIABLE
 from l2gate.foundation import settings as options
 from l2gate.foundation.errors import BenchError
 from l2gate.foundation.events import (
@@ -23,8 +23,8 @@ from l2gate.foundation.events import (
     Subscriber,
     read_timeline,
 )
+from l2gate.foundation.guard import INTERRUPTED
 from l2gate.foundation.process import end, start_logged
-from l2gate.guard import INTERRUPTED
 from l2gate.records.events import JobPlanned
 from l2gate.report import provenance
 from l2gate.report.provenance import Provenance
@@ -96,7 +96,7 @@ class Job:
         avocado = _results(logs)
         if avocado is None:
             last = self._output.read_text(errors="replace").strip().splitlines()[-5:]
-            self._broke_off("\n".join(["the Avocado job broke off:", *last]))
+            self._broke_off("\n".join(["the Avocado job ended early:", *last]))
         if logs:
             (logs / "l2gate-timeline.jsonl").write_text(self._timeline.read_text())
         result, code = concluded(

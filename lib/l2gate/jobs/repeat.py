@@ -17,8 +17,9 @@ from l2gate.contract.judge import Verdict
 from l2gate.foundation.errors import BenchError, L2gateError
 from l2gate.foundation.events import Event, FileSink, Timeline
 from l2gate.foundation.scratch import Scratch
-from l2gate.foundation.settings import Settings
+from l2gate.foundation.settings import AUTO, Settings
 from l2gate.hosts import kinds
+from l2gate.hosts.kind import Can
 from l2gate.jobs.job import Job
 from l2gate.records.events import FACTS
 from l2gate.report.result import EXIT_CODES, Result
@@ -52,10 +53,10 @@ class Run:
 
 def hosts_of(settings: Settings) -> list[str]:
     """The host that was named, or all that can be used here."""
-    if settings.host != kinds.AUTO:
+    if settings.host != AUTO:
         return [kinds.find(settings.host).name]
     usable = []
-    for kind in kinds.KINDS:
+    for kind in kinds.able(Can.BOOT_KERNELS):
         try:
             kind.check(settings)
         except L2gateError:
@@ -65,7 +66,7 @@ def hosts_of(settings: Settings) -> list[str]:
 
 
 def _on(settings: Settings, host: str) -> Settings:
-    return replace(kinds.find(host).only_used(settings), host=host)
+    return replace(kinds.only_used(kinds.find(host), settings), host=host)
 
 
 # --- bench ----------------------------------------------------------------------------------------

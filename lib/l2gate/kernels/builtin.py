@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from l2gate.kernels import vmlinux
+from l2gate.vendors.vendors import VENDORS
 
 #: The configuration option of each driver that is asked for.
 _OPTIONS = {
@@ -17,8 +18,7 @@ _OPTIONS = {
     "e1000": "E1000",
     "squashfs": "SQUASHFS",
     "kvm": "KVM",
-    "kvm_intel": "KVM_INTEL",
-    "kvm_amd": "KVM_AMD",
+    **{vendor.module: vendor.config for vendor in VENDORS},
 }
 #: What a kernel must hold somewhere if the driver is built in: the name that the driver registers
 #: (drivers/scsi/sd.c: sd_disk_class; virt/kvm/kvm_main.c: anon_inode_getfile), or, for a vendor's
@@ -29,8 +29,7 @@ _FINGERPRINT = {
     "e1000": b"e1000\0",
     "squashfs": b"squashfs\0",
     "kvm": b"kvm-vm\0",
-    "kvm_intel": b"kvm_intel",
-    "kvm_amd": b"kvm_amd",
+    **{vendor.module: vendor.module.encode() for vendor in VENDORS},
 }
 _IKCONFIG = (b"IKCFG_ST", b"IKCFG_ED")  # kernel/configs.c
 

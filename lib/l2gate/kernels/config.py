@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 
+from l2gate.vendors.vendors import VENDORS
+
 #: For L0 to come up in either emulated machine and let SSH in. Modules will do for those of
 #: `_MODULAR`, all else must be built in.
 _MODULAR = ("ATA_PIIX", "BLK_DEV_SD", "E1000", "SQUASHFS", "KVM")
@@ -20,7 +22,7 @@ _BUILT_IN = (
 #: A kernel that knows the option and has it off lacks it; older ones have what it brings anyway.
 _IF_KNOWN = ("AIO", "CROSS_MEMORY_ATTACH", "MULTIUSER", "X86_PM_TIMER")
 #: One of them is enough.
-_VENDORS = ("KVM_INTEL", "KVM_AMD")
+_VENDORS = tuple(vendor.config for vendor in VENDORS)
 
 
 def missing(text: str) -> list[str]:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
+from l2gate.foundation.cache import sha256
 from l2gate.foundation.settings import checkout
 from l2gate.kernels.kernel import KernelUnderTest
 from l2gate.kernels.spec import DebianSpec, parse
@@ -27,9 +27,3 @@ def describe(kernel: KernelUnderTest) -> KernelDescription:
 
 def _digest(path: Path) -> Digest:
     return Digest(str(path).removeprefix(f"{checkout()}/"), sha256(path))
-
-
-def sha256(path: Path) -> str:
-    """64 digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

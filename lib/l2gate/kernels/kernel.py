@@ -14,9 +14,9 @@ from l2gate.foundation.errors import KernelSpecError
 from l2gate.foundation.events import Timeline
 from l2gate.foundation.process import run
 from l2gate.kernels import builtin, config, variants, vmlinux
-from l2gate.kernels.patch import Patch
-from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse, recipes, release_of
+from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse, release_of
 from l2gate.kernels.vmlinux import Vmlinux
+from l2gate.vendors.vendors import MODULES
 
 _READERS = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
@@ -102,15 +102,17 @@ def unconfigured(kernel: KernelUnderTest) -> str:
 
 
 def known() -> tuple[tuple[str, str], ...]:
-    """(spec, what it proves) of each kernel that has a name."""
+    """(spec, what it proves) of each kernel that has a name. Raises KernelSpecError where a series
+    lacks a patch of its own."""
     listed = []
     for suite in debian.SUITES:
         stock = f"debian:{suite.series}"
         listed.append((stock, f"Debian {suite.name}'s stock kernel"))
-        for name, patches in VARIANTS.items():
-            headers = [Patch(recipes(suite.series) / f"{p}.patch").header for p in patches]
-            proves = headers[-1].partition("Proves: ")[2].partition("\n\n")[0]
-            listed.append((f"{stock}+{name}", " ".join(proves.split())))
+        for name in VARIANTS:
+            spec = parse(f"{stock}+{name}")
+            assert isinstance(spec, DebianSpec)
+            proves = spec.patches[-1].header.partition("Proves: ")[2].partition("\n\n")[0]
+            listed.append((spec.text, " ".join(proves.split())))
     return tuple(listed)
 
 
@@ -158,15 +160,12 @@ def _without_file(
         return [], [], ""
     known = builtin.read(kernel.modules, kernel.home, kernel.vmlinuz, kernel.release)
     has = {name: known.has(_plain(name)) for name in left}
-    if any(_plain(vendor) in tree.files or known.has(vendor) for vendor in _VENDORS):
-        has = {name: there for name, there in has.items() if name not in _VENDORS}
-    elif any(has.get(vendor, False) is None for vendor in _VENDORS):
-        has = {n: there for n, there in has.items() if n not in _VENDORS or there is None}
+    if any(_plain(vendor) in tree.files or known.has(vendor) for vendor in MODULES):
+        has = {name: there for name, there in has.items() if name not in MODULES}
+    elif any(has.get(vendor, False) is None for vendor in MODULES):
+        has = {n: there for n, there in has.items() if n not in MODULES or there is None}
     absent = [name for name, there in has.items() if there is False]
     return absent, [name for name, there in has.items() if there is None], known.where
-
-
-_VENDORS = ("kvm_intel", "kvm_amd")
 
 
 def _plain(name: str) -> str:

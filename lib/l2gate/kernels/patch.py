@@ -123,7 +123,9 @@ def _checked(letter: Letter) -> Piece | None:
     _check_places(letter, names)
     summary = git(["apply", "--summary", f"-p{level}"], letter.text).output.decode(errors="replace")
     if odd := re.search(r"^ (?:create mode|mode change \d+ =>) 1[26]0000 .*$", summary, re.M):
-        raise KernelSpecError(f"it makes a link or a submodule:{odd[0]}", "use plain files")
+        raise KernelSpecError(
+            f"it creates a symbolic link or a submodule:{odd[0]}", "use plain files"
+        )
     return Piece(letter.title, letter.text, level, names, letter.number)
 
 
@@ -183,7 +185,7 @@ def _check_whole(diff: bytes, said: Said) -> None:
             quoted = f": {lines[number - 1]!r}" if 0 < number <= len(lines) else ""
             raise KernelSpecError(
                 f"it is cut short or damaged: git says: {error}{quoted}",
-                "take it from its source again; a hunk must have as many lines as its @@ says, and "
+                "get it from its source again; a hunk must have as many lines as its @@ says, and "
                 "a mail program must not wrap or strip them",
             )
 
@@ -240,7 +242,7 @@ def _no_change(content: bytes) -> KernelSpecError:
         return KernelSpecError("it is cut short: a file is named, but no change follows", _UNIFIED)
     if re.search(rb"^> ?(?:diff --git |\+\+\+ )", content, re.M):
         return KernelSpecError("it only quotes a patch (> ...)", "save the mail that is quoted")
-    return KernelSpecError("it holds no unified diff, only other text", _UNIFIED)
+    return KernelSpecError("it contains no unified diff, only other text", _UNIFIED)
 
 
 def _in_order(pieces: Sequence[Piece]) -> tuple[Piece, ...]:
@@ -320,15 +322,15 @@ def _apply_piece(patch: Patch, piece: Piece, tree: Path, of: str) -> None:
         reasons += "\na hunk has no lines around the change (-U0), so nothing says where it belongs"
     raise KernelSpecError(
         f"{name} does not apply to {of}:\n{reasons}",
-        "make it against Debian's source of that kernel (patches come one after another); every "
-        "line of a hunk must be there, as `git apply` wants it",
+        "make it against Debian's source of that kernel with the patches before it applied; every "
+        "line of a hunk must match, as for `git apply`",
     )
 
 
 def _already(name: str, of: str) -> KernelSpecError:
     return KernelSpecError(
         f"{name} is already applied to {of}: what it adds is there, what it removes is not",
-        "leave it out; or it was made the wrong way round (diff -u OLD NEW)",
+        "leave it out, or make it again if it is reversed (diff -u OLD NEW)",
     )
 
 

@@ -114,7 +114,7 @@ def _names_nothing(series: str, parts: Sequence[str]) -> KernelSpecError:
     word = "+".join(parts[:known])
     if not word:
         return KernelSpecError(
-            f"debian:{series}+ names nothing behind a plus",
+            f"debian:{series}+ has nothing after a plus",
             f"use one of {', '.join(VARIANTS)}, or the path of a patch; or leave the plus out",
         )
     try:
@@ -123,7 +123,9 @@ def _names_nothing(series: str, parts: Sequence[str]) -> KernelSpecError:
         return KernelSpecError(f"{word} is {what}, not a patch", "name a file with a patch")
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.ENOTDIR):
-            return KernelSpecError(f"patch {word}: {error.strerror}", "name a file of yours")
+            return KernelSpecError(
+                f"patch {word}: {error.strerror}", "name a file that this user can read"
+            )
     hint = f"use one of {', '.join(VARIANTS)}, or the path of a patch"
     if near := _nearest(word):
         hint = f"did you mean {near}? Or {hint}"
@@ -147,9 +149,13 @@ def _checked(path: Path) -> Patch:
     patch = Patch(path.resolve())
     try:
         patch.check()
+    except FileNotFoundError:
+        raise KernelSpecError(
+            f"there is no patch {path}", "write it; images/README.md says how"
+        ) from None
     except OSError as error:
         raise KernelSpecError(
-            f"patch {path} cannot be read: {error.strerror}", "let it be read by you"
+            f"patch {path} cannot be read: {error.strerror}", "make it readable for this user"
         ) from None
     return patch
 
@@ -197,13 +203,13 @@ def release_of(image: Path) -> str:
         head = handle.read(64 * 1024)
     if head[0x202:0x206] != b"HdrS":
         raise KernelSpecError(
-            f"{image} is no x86 kernel image (bzImage)",
+            f"{image} is not an x86 kernel image (bzImage)",
             "give the vmlinuz that a boot loader takes, not the ELF file vmlinux",
         )
     whole = ((head[0x1F1] or 4) + 1) * 512 + int.from_bytes(head[0x1F4:0x1F8], "little") * 16
     if image.stat().st_size < whole:
         raise KernelSpecError(
-            f"{image} is cut short: {image.stat().st_size} of {whole} bytes", "copy it again"
+            f"{image} is truncated: {image.stat().st_size} of {whole} bytes", "copy it again"
         )
     start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
     return head[start : head.index(b"\0", start)].split()[0].decode(errors="replace")

@@ -44,6 +44,9 @@ _UNUSED = (
     "drivers/media", "drivers/staging", "drivers/net/wireless", "drivers/infiniband",
 )  # fmt: skip
 
+#: What the compiler, the linker and make say of what ends a build.
+_WRONG = re.compile(r"\berror\b|\*\*\*|undefined|multiple definition", re.IGNORECASE)
+
 #: Where a tree moves a module's calls to their places.
 _LOADER = "arch/x86/kernel/module.c"
 
@@ -71,7 +74,7 @@ class Tree:
         for needed in ("Makefile", "Kconfig", _LOADER, source.FILE):
             if not (tree.path / needed).is_file():
                 raise KernelSpecError(
-                    f"{path} is no kernel tree: there is no {needed}",
+                    f"{path} is not a kernel tree: it has no {needed}",
                     "give the top folder of a Linux source tree",
                 )
         return tree
@@ -197,11 +200,11 @@ class _Build:
         if status == 0:
             return
         lines = said.splitlines()
-        wrong = [line for line in lines if re.search(r"\berror\b|\*\*\*|undefined", line, re.I)]
+        wrong = [line for line in lines if _WRONG.search(line)]
         told = "\n".join(line.replace("/mnt/tree/", "") for line in (wrong or lines)[:12])
         raise KernelSpecError(
             f"{self.tree.path} ({self.tree.version}) does not compile:\n{told}",
-            "see whether the tree is whole; it is built by gcc 9 with images/kernels/eras",
+            "check that the tree is complete; it is built by gcc 9 with images/kernels/eras",
         )
 
     def _keep(self, work: Path) -> None:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Variants of KVM's modules: a suite's own source with patches, built by its own compiler.
 
-Only kvm.ko, kvm-amd.ko and kvm-intel.ko are built, out of tree, against the suite's kernel
+Only kvm.ko and the vendors' modules are built, out of tree, against the suite's kernel
 headers, so they load into the stock kernel. The unpatched source is compiled once and kept with
 its objects; a variant starts from a copy of it and compiles only what its patches touch.
 """
@@ -19,12 +19,13 @@ from l2gate.foundation.debian import Root
 from l2gate.foundation.errors import BenchError, KernelSpecError
 from l2gate.foundation.events import Timeline
 from l2gate.kernels.patch import Patch, apply
+from l2gate.vendors.vendors import VENDORS
 
 _RECIPE = "1"
 #: Bump when patches are applied in a way that another result can come of.
 _APPLYING = "2"
 _KVM = ("arch/x86/kvm", "virt/kvm")
-MODULES = ("kvm.ko", "kvm-amd.ko", "kvm-intel.ko")
+MODULES = ("kvm.ko", *(vendor.module_file for vendor in VENDORS))
 
 
 def build(root: Root, patches: tuple[Patch, ...], timeline: Timeline) -> dict[str, Path]:
@@ -157,7 +158,7 @@ def _compile(root: Root, tree: Path, work: Path) -> None:
     if done.returncode or missing:
         raise KernelSpecError(
             f"KVM of {root.release} does not compile:\n{_compiler_lines(done.stdout)}",
-            "correct the patch",
+            "fix the patch",
         )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""`l2gate eras`: kernels built from trees of the user's, each asked on both emulated hosts."""
+"""`l2gate eras`: kernels built from trees of the user's, each asked on every host that boots."""
 
 from __future__ import annotations
 

@@ -33,8 +33,6 @@ from l2gate.report.page import PageRow
 from l2gate.report.result import Result
 from l2gate.report.terminal import COLOURS
 
-#: Seconds that a cell takes where none has been measured; Bochs is the slower.
-_GUESS = {"emulated-intel": 120.0, "emulated-amd": 50.0}
 #: A cell that takes longer is an infra-error.
 _LIMIT = 1200.0
 #: Of a run's seconds (report/result.py) those that do not lie within others.
@@ -133,8 +131,9 @@ class Matrix:
             return None
         argv = [sys.executable, "-m", "l2gate", "run", "--host", cell.host]
         argv += ["--kernel", cell.kernel, "--json", str(self._target(cell))]
-        guess = self._durations.guess(cell.name, _GUESS.get(cell.host, 60.0))
-        settings = kinds.find(cell.host).only_used(self._settings)
+        kind = kinds.find(cell.host)
+        guess = self._durations.guess(cell.name, kind.seconds)
+        settings = kinds.only_used(kind, self._settings)
         return Work(cell.name, argv, self._log(cell), guess, _LIMIT, settings)
 
     def _target(self, cell: Cell) -> Path:
@@ -248,7 +247,7 @@ def read_run(cell: Cell, target: Path, log: Path, status: int, seconds: float) -
 def _broke_off(result: Result) -> str:
     """The tests that came to no verdict: a kernel that must be red would be so by the others."""
     tests = [t for t in result.tests if t.verdict == Verdict.INFRA_ERROR]
-    return f"{len(tests)} tests broke off: {tests[0].reason}" if tests else ""
+    return f"{len(tests)} tests ended early: {tests[0].reason}" if tests else ""
 
 
 def mean_seconds(spent: Sequence[Mapping[str, float]]) -> str:

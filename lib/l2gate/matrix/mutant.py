@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l2gate.foundation.errors import KernelSpecError
+from l2gate.hosts import kinds
+from l2gate.hosts.kind import Can
 from l2gate.kernels.patch import Patch
 from l2gate.kernels.spec import recipes
+from l2gate.vendors.vendors import NAMES
 
-_CAUGHT = re.compile(r"^(\w+\.\w+)(?:, on (VMX|SVM))? \((.+)\)$")
-#: The emulated host of each virtualization; SVM's is the faster.
-HOSTS = {"SVM": "emulated-amd", "VMX": "emulated-intel"}
+_CAUGHT = re.compile(rf"^(\w+\.\w+)(?:, on ({'|'.join(NAMES)}))? \((.+)\)$")
 SERIES = "6.12"
 
 
@@ -50,7 +51,8 @@ class Mutant:
 
     @property
     def host(self) -> str:
-        return HOSTS[self.on or "SVM"]
+        """The quickest one that will do."""
+        return kinds.quickest(Can.EXCHANGE_KVM, self.on).name
 
 
 def read(path: Path) -> Mutant:
@@ -58,7 +60,9 @@ def read(path: Path) -> Mutant:
     header = " ".join(Patch(path).header.partition("\n\n")[0].split())
     base = _after(path, header, "On top of: ", ("Caught by:",))
     if base not in ("+unpatched", "the stock kernel"):
-        raise KernelSpecError(f"{path}: on top of {base!r}?", "+unpatched, or the stock kernel")
+        raise KernelSpecError(
+            f"{path}: `On top of:` names {base!r}", "use +unpatched or the stock kernel"
+        )
     stock = f"debian:{path.parent.parent.name}"
     spec = f"{stock}+unpatched" if base == "+unpatched" else stock
     if "Keeps: " in header:
@@ -67,7 +71,7 @@ def read(path: Path) -> Mutant:
     found = _CAUGHT.match(_after(path, header, "Caught by: ", ()))
     if not found:
         raise KernelSpecError(
-            f"{path}: its `Caught by:` cannot be read", "Class.test_name, on SVM (words)"
+            f"{path}: its `Caught by:` cannot be read", f"Class.test_name, on {NAMES[0]} (words)"
         )
     test, on, words = found.groups()
     return Mutant(path, about, spec, test, words, on or "")

@@ -176,7 +176,7 @@ class Mutants:
         argv += [str(mutant.path) for mutant in mutants]
         log = self._state.folder / f"worker-{host}-{number}.log"
         guess = sum(self._guess(mutant) for mutant in mutants)
-        settings = kinds.find(host).only_used(self._settings)
+        settings = kinds.only_used(kinds.find(host), self._settings)
         return Work(f"{host} {number}", argv, log, guess, _LIMIT, settings)
 
     def _guess(self, mutant: Mutant) -> float:

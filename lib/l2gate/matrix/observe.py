@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """`l2gate observe`: what a kernel does where nothing is promised, held against what is recorded.
 
-Nothing here fails a kernel. A case that ends in a WARN or worse costs the emulated host, and the
-next case gets a new one.
+Nothing here fails a kernel. A case that ends in a WARN or worse costs the host, and the next case
+gets a new one.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from l2gate.bench.bench import Bench, BenchFacts
+from l2gate.bench.bench import Bench
+from l2gate.bench.facts import BenchFacts
 from l2gate.contract.table import QUIRKS, Case, load
 from l2gate.contract.table_judge import SEEN, Seen
 from l2gate.foundation.deadline import Budget
-from l2gate.foundation.errors import L2gateError, UsageError
+from l2gate.foundation.errors import L2gateError
 from l2gate.foundation.events import Timeline
 from l2gate.foundation.scratch import Scratch
 from l2gate.foundation.settings import Settings
 from l2gate.hosts import kinds
+from l2gate.hosts.kind import Can
 from l2gate.injection.standalone import platform_of
 from l2gate.kernels.spec import DebianSpec, parse
 from l2gate.transport.multiplexer import SharedConnection
@@ -57,14 +59,10 @@ class Observation:
 
 
 class Observer:
-    """One kernel on one emulated host."""
+    """One kernel on one host, which is booted anew where it does not survive."""
 
     def __init__(self, settings: Settings, logs: Path, console: Console) -> None:
-        kind = kinds.find(settings.host)
-        if not kind.emulated:
-            raise UsageError(
-                f"{kind.name} may not survive what is observed", "use --host emulated-intel or -amd"
-            )
+        kind = kinds.require(settings.host, Can.BE_SPENT)
         spec = parse(kind.kernel_spec(settings) or "")
         self._series = spec.suite.series if isinstance(spec, DebianSpec) else "?"
         self._settings, self._logs, self._console = settings, logs, console

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from l2gate.foundation.guard import interrupt
 from l2gate.foundation.process import end, start_logged
 from l2gate.foundation.settings import Settings, child_environment, resolve
-from l2gate.guard import interrupt
 
 
 @dataclass(frozen=True)

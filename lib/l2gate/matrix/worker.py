@@ -25,8 +25,8 @@ from l2gate.bench.bench import Bench
 from l2gate.foundation import settings as options
 from l2gate.foundation.errors import L2gateError
 from l2gate.foundation.events import Event, FileSink, Timeline
+from l2gate.foundation.guard import guarded
 from l2gate.foundation.scratch import Scratch
-from l2gate.guard import guarded
 from l2gate.jobs.job import Job
 from l2gate.kernels.kernel import prepare
 from l2gate.matrix.mutant import Mutant, read

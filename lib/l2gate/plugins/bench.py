@@ -16,16 +16,17 @@ from typing import Any, NoReturn
 from avocado.core.plugin_interfaces import JobPost, JobPre
 from avocado.core.settings import settings
 
-from l2gate.bench.bench import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, Bench
+from l2gate.bench.bench import Bench
+from l2gate.bench.facts import BENCH_VARIABLE, CANNOT_RUN_VARIABLE
 from l2gate.foundation import settings as options
 from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
 from l2gate.foundation.events import TIMELINE_VARIABLE, FileSink, JobBroke, Timeline
+from l2gate.foundation.guard import INTERRUPTED, complain, interrupt, told
 from l2gate.foundation.scratch import Scratch
-from l2gate.guard import INTERRUPTED, complain, interrupt, told
 from l2gate.hosts import kinds
 from l2gate.jobs.job import concluded
+from l2gate.plugins import spawner
 from l2gate.plugins.known import known_tests
-from l2gate.plugins.spawner import NAME as SPAWNER
 from l2gate.records.events import JobPlanned
 from l2gate.report.result import sentence
 
@@ -99,8 +100,9 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         os.environ.update(options.to_environment(wanted))
         for suite in job.test_suites:
             # A user's own configuration of Avocado does not change what the tests rely on.
-            suite.config["run.spawner"] = SPAWNER
+            suite.config["run.spawner"] = spawner.NAME
             suite.config["run.max_parallel_tasks"] = 1
+        spawner.prepare()
         planned = [sentence(uri) for uri in _system_tests(job)]
         known = known_tests()
         job_planned = JobPlanned(
@@ -117,7 +119,7 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         timeline.record(job_planned)
         if os.environ.get(BENCH_VARIABLE):
             return  # another process has booted the bench and will end it: `l2gate soak`
-        self._keep = wanted.keep == "yes"
+        self._keep = wanted.keep
         self._scratch = Scratch("bench")
         folder = self._scratch.path
         # A test that is not known says itself what it lacks.

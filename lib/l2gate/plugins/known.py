@@ -94,7 +94,7 @@ def _references(word: str) -> list[str]:
         and (not (name or colon) or name in (test.sentence, test.sentence.partition(".")[0]))
     ]
     if not chosen:
-        raise UsageError(f"{word} is no system test", _which(word, file, place, name))
+        raise UsageError(f"{word} is not a system test", _which(word, file, place, name))
     return chosen
 
 

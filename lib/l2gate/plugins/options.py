@@ -7,6 +7,7 @@ from avocado.core.plugin_interfaces import Init
 from avocado.core.settings import settings
 
 from l2gate.foundation.settings import OPTIONS, SECTION
+from l2gate.hosts import kinds
 
 
 class Options(Init):  # type: ignore[misc]
@@ -16,5 +17,8 @@ class Options(Init):  # type: ignore[misc]
     def initialize(self) -> None:
         for option in OPTIONS:
             settings.register_option(
-                section=SECTION, key=option.name, default=option.default, help_msg=option.help
+                section=SECTION,
+                key=option.name,
+                default=option.default,
+                help_msg=kinds.told(option.help),
             )

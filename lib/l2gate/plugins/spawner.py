@@ -1,21 +1,28 @@
 # SPDX-License-Identifier: MIT
 """How Avocado starts a test of l2gate: in a process of its own, or not at all where none can run.
 
-Avocado's cost for a test that is skipped is that of any test, an interpreter and all imports. Where
-the job has found that the suite cannot run on its host, each test is told so without one.
+Avocado's own way costs an interpreter and all imports for each test. Here a fork server has
+imported them once, while L0 booted, and each test is a fork of it: as much on its own, and ended
+by its process id as before. Where the job has found that the suite cannot run on its host, each
+test is told so without a process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 import os
+import sys
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
 from typing import Any
 
 from avocado.core.utils import messages
-from avocado.plugins.spawners.process import ProcessSpawner
+from avocado.plugins.runners.avocado_instrumented import RunnerApp
+from avocado.plugins.spawners.process import ProcessSpawner, ProcessSpawnerHandle
 
-from l2gate.bench.bench import CANNOT_RUN_VARIABLE
+from l2gate.bench.facts import CANNOT_RUN_VARIABLE
 from l2gate.contract.judge import Verdict
 from l2gate.foundation.errors import MissingPrerequisite
 from l2gate.foundation.events import timeline_from_environment
@@ -24,25 +31,83 @@ from l2gate.report.result import sentence
 
 NAME = "l2gate"
 
+#: The only kind of test that is forked: any other has a runner that is a program of its own.
+_KIND = "avocado-instrumented"
+#: What the fork server imports beforehand: what runs a test, and what tests are made of.
+_IMPORTED = (__name__, "l2gate.testing",
+             "l2gate.transport.multiplexer")  # fmt: skip
+
+
+def prepare() -> None:
+    """Start the fork server, which imports by itself meanwhile. It ends with this process."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(_IMPORTED))
+    forkserver.ensure_running()
+
 
 class Spawner(ProcessSpawner):  # type: ignore[misc]
-    """Avocado's own process spawner, but for jobs whose host is not fit."""
+    """Avocado's process spawner, with forks of one process that has imported everything."""
 
-    description = "processes, and no process for a test that cannot run"
+    description = "forked processes, and no process for a test that cannot run"
 
     async def spawn_task(self, runtime_task: Any) -> bool:
+        task = runtime_task.task
         cannot = os.environ.get(CANNOT_RUN_VARIABLE)
-        if cannot is None:
+        if cannot is None and task.runnable.kind != _KIND:
             return bool(await super().spawn_task(runtime_task))
         self.create_task_output_dir(runtime_task)
-        runtime_task.spawner_handle = _Ended()
-        _skip(runtime_task.task, str(MissingPrerequisite(*json.loads(cannot))))
+        if cannot is not None:
+            runtime_task.spawner_handle = _Ended()
+            _skip(task, str(MissingPrerequisite(*json.loads(cannot))))
+            return True
+        words = ["task-run", *task.get_command_args()]
+        context = multiprocessing.get_context("forkserver")
+        process = context.Process(target=_run, args=(words, dict(os.environ)))
+        process.start()
+        runtime_task.spawner_handle = ProcessSpawnerHandle(_Forked(process))
         return True
 
     async def terminate_task(self, runtime_task: Any) -> bool:
         if isinstance(runtime_task.spawner_handle, _Ended):
             return True
         return bool(await super().terminate_task(runtime_task))
+
+
+class _Forked:
+    """A fork of the fork server, as Avocado's spawner handles a process of asyncio's."""
+
+    def __init__(self, process: ForkServerProcess) -> None:
+        self._process = process
+        loop = asyncio.get_running_loop()
+        self._ended: asyncio.Future[int] = loop.create_future()
+        loop.add_reader(process.sentinel, self._end)
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._process.sentinel)
+        self._process.join()
+        assert self._process.exitcode is not None
+        self._ended.set_result(self._process.exitcode)
+
+    async def wait(self) -> int:
+        """Until it has ended. Returns its exit code, negative for a signal."""
+        return await asyncio.shield(self._ended)
+
+    def terminate(self) -> None:
+        self._process.terminate()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _run(words: list[str], environment: dict[str, str]) -> None:
+    """In the fork: what `avocado-runner-avocado-instrumented` does when it is called so."""
+    os.environ.clear()
+    os.environ.update(environment)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in range(3):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+    sys.argv = [RunnerApp.PROG_NAME, *words]
+    RunnerApp(lambda *_: None).run()
 
 
 class _Ended:

@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
+from l2gate.foundation.cache import sha256
 from l2gate.foundation.settings import checkout
-from l2gate.kernels.described import sha256
 from l2gate.records.descriptions import Digest, HostDescription, KernelDescription
 
 UNKNOWN = "unknown"

@@ -25,6 +25,7 @@ from l2gate.report.words import (
     ranges,
     stopped_by_design,
 )
+from l2gate.vendors import vendors
 
 __all__ = ["COLOURS", "Progress", "show"]
 
@@ -181,7 +182,7 @@ def _some(values: Iterable[str]) -> str:
 
 
 def _active_by(how: str) -> str:
-    kind = "VMX" if "(VMX)" in how else "SVM" if "(SVM)" in how else ""
+    kind = next((name for name in vendors.NAMES if f"({name})" in how), "")
     if not kind:
         return "its fingerprint in the registers"
     said = f"KVM_GET_NESTED_STATE ({kind})"

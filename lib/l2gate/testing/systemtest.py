@@ -11,7 +11,7 @@ from typing import TypeVar
 from avocado import Test
 from avocado.core.exceptions import TestInterrupt
 
-from l2gate.bench.bench import BenchFacts
+from l2gate.bench.facts import BenchFacts
 from l2gate.contract.judge import THEN, Judgement, Verdict, broken_off
 from l2gate.contract.paths import ALL
 from l2gate.foundation.errors import L2gateError, MissingPrerequisite, NotHere

@@ -155,7 +155,7 @@ class Connection(ABC):
         if channel.exit_status == -1:
             words = err.decode(errors="replace").strip() or "no exit status"
             raise BenchError(
-                f"{self.level}: `{command}` broke off: {words}",
+                f"{self.level}: `{command}` ended unexpectedly: {words}",
                 "look at that level's console in the job's results",
             )
         return bytes(out), bytes(err)
@@ -249,7 +249,7 @@ class Remote:
 
     def _broke_off(self, why: str) -> HelperError:
         words = f": {self.words}" if self.words else ""
-        return HelperError(f"{self.level}: `{self.command}` broke off ({why}){words}")
+        return HelperError(f"{self.level}: `{self.command}` ended unexpectedly ({why}){words}")
 
 
 def checked(level: str, command: str, answer: Any) -> dict[str, Any]:

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import GuestCrash, HelperError
+from l2gate.transport import kernel_log
 
-#: What a kernel says when it is not well (kernel/panic.c, lib/bug.c, kernel/rcu/tree_stall.h).
-_CRASH = re.compile(
-    r"Kernel panic - not syncing|BUG: |Oops: |Oops\[|general protection fault.*\[#|"
-    r"WARNING: CPU: |WARNING: \S+:\d+ at |rcu.*detected stall|self-detected stall|soft lockup|"
-    r"l2gate: no userland image|l2gate: sshd did not start|emulation failure|entry failed|"
-    r"l2gate: the RAM image went astray"
+#: What init of ours says when a level cannot come up, and QEMU when its VM cannot go on.
+_ENDED = re.compile(
+    r"l2gate: no userland image|l2gate: sshd did not start|l2gate: the RAM image went astray|"
+    r"emulation failure|entry failed"
 )
-#: Warnings that an emulated CPU brings and that say nothing about injection: of its features, and
-#: of its TSC, whose rate a kernel refines after a KVM that is built in has read it.
-_HARMLESS = re.compile(r"WARNING: .*(arch/x86/kernel/(cpu|fpu)/| kvm_set_tsc_khz\+)")
+
+
+#: Between two looks of a watch; a crash that is found so much later costs nobody anything.
+_LOOK_SECONDS = 0.5
 
 
 class Console:
@@ -44,14 +44,9 @@ class Console:
         """The first line that tells of a panic, oops, WARN or stall, if there is one."""
         start = int(self._forgiven.read_text()) if self._forgiven.exists() else 0
         for line in self.text()[start:].splitlines():
-            if _CRASH.search(line) and not self.harmless(line):
+            if kernel_log.sign_of(line) or _ENDED.search(line):
                 return line.strip()
         return None
-
-    @staticmethod
-    def harmless(line: str) -> bool:
-        """Whether it is one of the warnings that an emulated CPU always brings."""
-        return bool(_HARMLESS.search(line))
 
     def check(self) -> None:
         """Raises GuestCrash if the level is not well."""
@@ -86,6 +81,37 @@ class Console:
     def last_line(self) -> str:
         lines = [line for line in self.text().splitlines() if line.strip()]
         return lines[-1].strip() if lines else "nothing"
+
+
+class CrashWatch:
+    """Looks at a console, in a thread of its own, while others wait for what a crashed level will
+    never say: at the first sign of a crash ``call`` is called, once. Close it."""
+
+    def __init__(self, console: Console, call: Callable[[], None]) -> None:
+        self._console, self._call = console, call
+        self._size = -1
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True, name="crash-watch")
+        self._thread.start()
+
+    def close(self) -> None:
+        self._closed.set()
+        self._thread.join(5)
+
+    def _look(self) -> None:
+        while not self._closed.wait(_LOOK_SECONDS):
+            if self._crashed():
+                self._call()
+                return
+
+    def _crashed(self) -> bool:
+        """Whether it tells of a crash; what has not grown is not read again."""
+        log = self._console.log
+        size = log.stat().st_size if log.exists() else 0
+        if size == self._size:
+            return False
+        self._size = size
+        return self._console.crash() is not None
 
 
 class ConsolePump:

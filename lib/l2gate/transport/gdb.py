@@ -69,7 +69,7 @@ class Gdb:
         while (end := self._rest.find(b"#")) < 0 or len(self._rest) < end + 3:
             data = self._channel.recv(4096)
             if not data:
-                raise BenchError("QEMU's gdb server has hung up")
+                raise BenchError("QEMU's gdb server has closed the connection")
             self._rest += data
         packet, self._rest = self._rest[: end + 3], self._rest[end + 3 :]
         self._channel.sendall(b"+")

@@ -14,6 +14,7 @@ import json
 import socket
 import struct
 import threading
+import weakref
 from collections.abc import Mapping
 from enum import IntEnum
 from pathlib import Path
@@ -116,13 +117,21 @@ class SharedConnection(Connection):
     def __init__(self, path: str, level: str) -> None:
         super().__init__(level)
         self._path = path
+        self._channels: weakref.WeakSet[_SharedChannel] = weakref.WeakSet()
 
     def channel(self, deadline: Deadline) -> Channel:
         """Raises BenchError if the job is gone."""
         try:
-            return _SharedChannel(self._path, self.level)
+            channel = _SharedChannel(self._path, self.level)
         except OSError as error:
-            raise BenchError(f"the job's connection to {self.level} is gone ({error})") from error
+            raise BenchError(f"the job's connection to {self.level} is lost ({error})") from error
+        self._channels.add(channel)
+        return channel
+
+    def abort(self) -> None:
+        """From any thread: whoever waits for an answer is told that there is none."""
+        for channel in list(self._channels):
+            channel.abort()
 
     def close(self) -> None:
         """The connection is the job's."""
@@ -176,9 +185,12 @@ class _SharedChannel:
         self.status_event.wait()
         return self.exit_status
 
-    def close(self) -> None:
+    def abort(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.abort()
         if self._reader.is_alive():
             self._reader.join(2.0)
         self._socket.close()

@@ -38,11 +38,11 @@ class Name:
     host: str
     user: str = ""
     port: int = 0
-    #: A file read instead of ~/.ssh/config (`ssh -F`); empty: that one.
-    config: str = ""
+    #: A file read instead of ~/.ssh/config (`ssh -F`); None: that one.
+    config: Path | None = None
 
     @classmethod
-    def parse(cls, spec: str, config: str = "") -> Name:
+    def parse(cls, spec: str, config: Path | None = None) -> Name:
         """Of `ssh://[user@]name[:port]`. Raises UsageError."""
         text = spec if spec.startswith(SCHEME) else SCHEME + spec
         try:
@@ -54,14 +54,14 @@ class Name:
         host = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.split(":")[0]
         odd = not host.isprintable() or any(c in " \t'\"`$;&|<>(){}\\" for c in parts.netloc)
         if not host or host.startswith("-") or odd or parts.path.strip("/") or parts.password:
-            raise UsageError(f"{spec} names no machine", "use ssh://[user@]name[:port]")
+            raise UsageError(f"{spec} does not name a machine", "use ssh://[user@]name[:port]")
         return cls(host, parts.username or "", port, config)
 
     def command(self, *options: str) -> list[str]:
         """The words of ssh(1) that lead there."""
         words = ["ssh", *options]
         if self.config:
-            words += ["-F", self.config]
+            words += ["-F", str(self.config)]
         if self.port:
             words += ["-p", str(self.port)]
         return [*words, f"{self.user}@{self.host}" if self.user else self.host]
@@ -91,8 +91,10 @@ class Target:
 
 def resolve(name: Name) -> Target:
     """Ask ssh(1). Raises MissingPrerequisite without one, BenchError for a broken configuration."""
-    if name.config and not Path(name.config).expanduser().is_file():
-        raise UsageError(f"ssh_config = {name.config} is not there", "name a file as of `ssh -F`")
+    if name.config and not name.config.is_file():
+        raise UsageError(
+            f"ssh_config = {name.config} does not exist", "give a file that `ssh -F` accepts"
+        )
     words = name.command("-G")
     text = run(words, what=f"asking ssh what {name.host} means", hint="see ssh_config(5)").decode()
     said: dict[str, list[str]] = {}
@@ -181,8 +183,8 @@ def _tunnel(via: Connection, target: Target, deadline: Deadline) -> Any:
         return via.tunnel(target.address, target.port, deadline)
     except paramiko.SSHException as error:
         raise BenchError(
-            f"the jump host does not lead to {target.address}:{target.port}: {error}",
-            f"see whether `{target.name.by_ssh()}` gets there",
+            f"the jump host does not reach {target.address}:{target.port}: {error}",
+            f"check that `{target.name.by_ssh()}` gets there",
         ) from error
 
 
@@ -194,7 +196,7 @@ def _plain(target: Target, deadline: Deadline) -> socket.socket:
     except OSError as error:
         raise BenchError(
             f"{target.name.host} ({target.address}:{target.port}) does not answer: {error}",
-            f"see whether `{target.name.by_ssh()}` gets there",
+            f"check that `{target.name.by_ssh()}` gets there",
         ) from error
 
 
@@ -256,21 +258,21 @@ def _refused(target: Target, error: BaseException) -> BaseException:
     if isinstance(error, paramiko.BadHostKeyException):
         entry = target.alias or _entry(target)
         return BenchError(
-            f"{host} shows another host key than known_hosts has ({_print_of(error.key)})",
-            f"if the machine was installed anew: ssh-keygen -R '{entry}' and "
+            f"{host} presents a host key that known_hosts does not have ({_print_of(error.key)})",
+            f"if the machine was reinstalled: ssh-keygen -R '{entry}' and "
             f"`{target.name.by_ssh('-o', 'StrictHostKeyChecking=ask')} true`",
         )
     if isinstance(error, paramiko.PasswordRequiredException):
-        return BenchError(f"{host}: the key has a passphrase", "ssh-add it to the agent")
+        return BenchError(f"{host}: the key has a passphrase", "add it to the agent with ssh-add")
     if isinstance(error, paramiko.AuthenticationException):
         return BenchError(
-            f"{host} does not let {target.user} in: {error}",
-            f"see whether `{target.name.by_ssh('-o', 'BatchMode=yes')} true` works without a "
+            f"{host} refuses to log {target.user} in: {error}",
+            f"check that `{target.name.by_ssh('-o', 'BatchMode=yes')} true` works without a "
             "password (ssh-copy-id, ssh-add)",
         )
     if isinstance(error, (paramiko.SSHException, OSError, EOFError)):
         why = str(error) or type(error).__name__
-        return BenchError(f"{host}: no SSH: {why}", f"see whether `{target.name.by_ssh()}` works")
+        return BenchError(f"{host}: no SSH: {why}", f"check that `{target.name.by_ssh()}` works")
     return error
 
 

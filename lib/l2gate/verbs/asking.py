@@ -11,14 +11,14 @@ from pathlib import Path
 
 from l2gate.bench import oracle
 from l2gate.bench.bench import preflight
-from l2gate.cli import wanted
 from l2gate.foundation.errors import MissingPrerequisite, UsageError
 from l2gate.foundation.events import FileSink, Timeline
 from l2gate.foundation.scratch import Scratch
 from l2gate.hosts import kinds
 from l2gate.jobs.job import Job
 from l2gate.report.terminal import show
-from l2gate.screen import beside, progress, screen
+from l2gate.verbs.screen import beside, progress, screen
+from l2gate.verbs.verb import wanted
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -53,7 +53,10 @@ def _references(tests: list[str]) -> list[str]:
 def check_writable(path: Path) -> None:
     """Raises UsageError for a file that could not be written in the end."""
     if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"--json {path} cannot be written", "name a file in a folder of yours")
+        raise UsageError(
+            f"--json {path} cannot be written",
+            "give a file in a folder that this user can write to",
+        )
 
 
 def contract(arguments: argparse.Namespace) -> int:

@@ -12,26 +12,27 @@ from rich.console import Console
 
 from l2gate.bench import up as booting
 from l2gate.bench.bench import preflight
-from l2gate.cli import wanted
 from l2gate.foundation import settings as options
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
-from l2gate.foundation.events import Timeline
 from l2gate.hosts import doctor as checks
 from l2gate.hosts import kinds
+from l2gate.hosts.checks import Check
+from l2gate.hosts.kind import Can
 from l2gate.hosts.lab import access as lab
-from l2gate.hosts.lab.prerequisites import Check
 from l2gate.hosts.persistent import PersistentHost, persistent_hosts
-from l2gate.images import helper
-from l2gate.screen import beside, screen
+from l2gate.verbs.screen import beside, screen
+from l2gate.verbs.verb import wanted
 
 
 def hosts(arguments: argparse.Namespace) -> int:
     """List the kinds, and what stands."""
     settings, console = wanted(arguments), screen()
     for kind in kinds.KINDS:
-        default = " (auto)" if kinds.find(kinds.AUTO) is kind else ""
+        default = " (auto)" if kinds.find(options.AUTO) is kind else ""
         _print(console, f"{kind.name}{default}: {kind.what}")
+        if not kind.boots:
+            continue
         try:
             _print(console, f"    can be used: {kind.check(settings)}")
         except L2gateError as error:
@@ -40,8 +41,7 @@ def hosts(arguments: argparse.Namespace) -> int:
     for host in persistent_hosts():
         _print(console, f"{host.url}: {host.kind} with {host.kernel}, by `l2gate up`")
         _print(console, f"    {host.ssh}")
-    _print(console, "local: this machine; ssh://[user@]name[:port]: a machine over SSH")
-    _print(console, "    l2gate doctor --host H tells whether it can be used")
+    _print(console, "l2gate doctor --host H tells whether a host can be used")
     return 0
 
 
@@ -74,13 +74,7 @@ def _show_check(console: Console, check: Check) -> None:
 
 def _lab(arguments: argparse.Namespace, verb: str) -> tuple[lab.Lab, options.Settings]:
     settings = wanted(arguments)
-    kind = kinds.find(settings.host)
-    if kind.emulated:
-        raise UsageError(
-            f"{verb} is for lab hosts, not for {kind.name}", "--host local or ssh://..."
-        )
-    kind.check(settings)
-    return lab.open_lab(kind.name, helper.build(Timeline()), settings), settings
+    return kinds.find(settings.host).open(settings, verb), settings
 
 
 def prepare(arguments: argparse.Namespace) -> int:
@@ -113,7 +107,7 @@ def restore(arguments: argparse.Namespace) -> int:
     console = screen()
 
     def waiting(holder: str) -> None:
-        _print(console, f"waiting up to {settings.wait} s for the host: {holder} has it")
+        _print(console, f"waiting up to {settings.wait:g} s for the host: {holder} has it")
 
     try:
         _print(console, lab.restore(host, settings, waiting))
@@ -125,11 +119,7 @@ def restore(arguments: argparse.Namespace) -> int:
 def up(arguments: argparse.Namespace) -> int:
     """Boot a host that stays."""
     settings, console = wanted(arguments), screen()
-    kind = kinds.find(settings.host)
-    if not kind.emulated:
-        raise UsageError(
-            f"{kind.name} is not l2gate's to boot", "use --host emulated-intel or -amd"
-        )
+    kind = kinds.require(settings.host, Can.STAY_UP)
     name = booting.check_name(kind.name if arguments.name is None else arguments.name)
     preflight(settings)
     kind.prepare_kernel(settings, beside(arguments))
@@ -158,10 +148,10 @@ def _all_of(there: dict[str, PersistentHost], asked: bool) -> list[PersistentHos
     if not there:
         if asked:
             return []
-        raise UsageError("no host is up", "l2gate up boots one")
+        raise UsageError("no host is up", "`l2gate up` boots one")
     if asked or _says_yes(f"end {', '.join(there)}? [y/N] "):
         return list(there.values())
-    raise UsageError("which host?", f"{_up_are(there, '')}; --all ends all")
+    raise UsageError("no host is named", f"{_up_are(there, '')}; --all shuts down all of them")
 
 
 def _says_yes(question: str) -> bool:
@@ -175,7 +165,7 @@ def _says_yes(question: str) -> bool:
 
 
 def _up_are(there: dict[str, PersistentHost], name: str) -> str:
-    return options.nearest(name, there) if there else "none is up; l2gate up boots one"
+    return options.nearest(name, there) if there else "none is up; `l2gate up` boots one"
 
 
 def _print(console: Console, text: str) -> None:

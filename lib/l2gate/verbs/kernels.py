@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import argparse
 
-from l2gate.cli import UNUSED_DAYS
 from l2gate.foundation import cache as store
 from l2gate.foundation.events import Timeline
 from l2gate.images.build import build_all
 from l2gate.kernels import kernel
-from l2gate.screen import progress, screen
+from l2gate.verbs.screen import progress, screen
 
 
 def images(arguments: argparse.Namespace) -> int:
@@ -55,7 +54,7 @@ def cache(arguments: argparse.Namespace) -> int:
             console.print(
                 f"  {kind:<14}{len(of_kind):>4}  {size:>9}  {what}", markup=False, soft_wrap=True
             )
-    if spare := store.prunable(held, UNUSED_DAYS):
+    if spare := store.prunable(held, store.UNUSED_DAYS):
         size = _megabytes(sum(entry.size for entry in spare))
         console.print(f"l2gate cache --prune would free {size}", markup=False)
     return 0

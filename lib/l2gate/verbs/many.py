@@ -11,11 +11,11 @@ from pathlib import Path
 from rich.console import Console
 
 from l2gate.bench.bench import preflight
-from l2gate.cli import wanted
 from l2gate.foundation.errors import UsageError
 from l2gate.foundation.events import Timeline
-from l2gate.foundation.settings import Settings, nearest
+from l2gate.foundation.settings import AUTO, Settings, nearest
 from l2gate.hosts import kinds
+from l2gate.hosts.kind import Can
 from l2gate.jobs import repeat
 from l2gate.jobs.compare import compare as compare_hosts
 from l2gate.matrix import cells
@@ -24,27 +24,28 @@ from l2gate.matrix import observe as observation
 from l2gate.matrix.matrix import Matrix, fetch_kernel
 from l2gate.matrix.mutant import Mutant, all_mutants, read
 from l2gate.matrix.mutants import Mutants
-from l2gate.screen import beside, screen
 from l2gate.verbs.asking import check_writable
+from l2gate.verbs.screen import beside, screen
+from l2gate.verbs.verb import wanted
 
-#: Where each kernel can be observed; the faster one.
-_OBSERVED_ON, _OBSERVED = "emulated-amd", "debian:6.12"
+#: What is observed if no kernel is named.
+_OBSERVED = "debian:6.12"
 
 
 def matrix(arguments: argparse.Namespace) -> int:
     """Every kernel on every host."""
     settings = wanted(arguments)
-    asked = cells.cells(arguments.kernels or cells.all_kernels(), _emulated(arguments.host))
+    asked = cells.cells(arguments.kernels or cells.all_kernels(), _hosts(arguments.host))
     return Matrix(asked, arguments.folder, arguments.jobs, screen(), settings).run()
 
 
 def mutants(arguments: argparse.Namespace) -> int:
     """Each broken KVM, each equivalent one."""
     settings = wanted(arguments)
-    chosen, hosts = _chosen(arguments.names), _emulated(arguments.host)
+    chosen, hosts = _chosen(arguments.names), _hosts(arguments.host, Can.EXCHANGE_KVM)
     chosen = [mutant for mutant in chosen if mutant.host in hosts]
     if not chosen:
-        raise UsageError("no mutant is about that host", "leave out --host")
+        raise UsageError("no mutant is for that host", "leave out --host")
     return Mutants(chosen, arguments.folder, arguments.jobs, screen(), settings).run()
 
 
@@ -52,20 +53,14 @@ def eras(arguments: argparse.Namespace) -> int:
     """Every tree on every host."""
     settings = wanted(arguments)
     out = beside(arguments)
-    asked, broken = from_trees.cells(arguments.trees, _emulated(arguments.host), out)
+    asked, broken = from_trees.cells(arguments.trees, _hosts(arguments.host), out)
     matrix = Matrix(asked, arguments.folder, arguments.jobs, screen(), settings, name="eras")
     return from_trees.told(matrix, matrix.run(), broken, screen())
 
 
-def _emulated(hosts: Sequence[str] | None) -> Sequence[str]:
-    """Raises UsageError for a host that is none of the emulated ones."""
-    for host in hosts or ():
-        if not kinds.find(host).emulated:
-            raise UsageError(
-                f"--host {host}: only emulated hosts can be asked so",
-                f"{nearest(host, kinds.EMULATED)}; a lab host is asked by l2gate run --host {host}",
-            )
-    return [kinds.find(host).name for host in hosts] if hosts else kinds.EMULATED
+def _hosts(asked: Sequence[str] | None, can: Can = Can.BOOT_KERNELS) -> Sequence[str]:
+    """Those that were named, or all that can do it. Raises UsageError for one that cannot."""
+    return [kinds.require(host, can).name for host in asked] if asked else kinds.names(can)
 
 
 def _chosen(names: list[str]) -> list[Mutant]:
@@ -81,10 +76,10 @@ def observe(arguments: argparse.Namespace) -> int:
     settings = wanted(arguments)
     if arguments.json:
         check_writable(arguments.json)
-    if settings.host == kinds.AUTO:
-        settings = replace(settings, host=_OBSERVED_ON)
-    _emulated([settings.host])
-    if settings.kernel == kinds.AUTO:
+    if settings.host == AUTO:
+        settings = replace(settings, host=kinds.quickest(Can.BE_SPENT).name)
+    kinds.require(settings.host, Can.BE_SPENT)
+    if settings.kernel == AUTO:
         settings = replace(settings, kernel=_OBSERVED)
     preflight(settings)
     fetch_kernel(settings.kernel, Timeline())
@@ -92,7 +87,7 @@ def observe(arguments: argparse.Namespace) -> int:
 
 
 def compare(arguments: argparse.Namespace) -> int:
-    """The emulated hosts side by side."""
+    """The hosts that boot a kernel, side by side."""
     return _prepared(arguments, compare_hosts)
 
 

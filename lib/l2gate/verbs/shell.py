@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from argcomplete.shell_integration import shellcode
 
+from l2gate.foundation.settings import AUTO
 from l2gate.hosts import kinds
+from l2gate.hosts.kind import Can
 from l2gate.hosts.persistent import persistent_hosts
 from l2gate.kernels import kernel
 from l2gate.plugins.known import known_tests
@@ -21,11 +23,11 @@ def completion(arguments: argparse.Namespace) -> int:
 
 
 def candidates(what: str) -> Sequence[str]:
-    """The words that can stand for ``what``: hosts, emulated, persistent, kernels or tests."""
+    """The words that can stand for ``what``: hosts, booting, persistent, kernels or tests."""
     if what == "hosts":
-        return [kinds.AUTO, *kinds.EMULATED, "local", *(host.url for host in persistent_hosts())]
-    if what == "emulated":
-        return kinds.EMULATED
+        return [AUTO, *(word for kind in kinds.KINDS for word in kind.candidates())]
+    if what == "booting":
+        return kinds.names(Can.BOOT_KERNELS)
     if what == "persistent":
         return [host.name for host in persistent_hosts()]
     if what == "kernels":

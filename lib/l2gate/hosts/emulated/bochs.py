@@ -22,7 +22,9 @@ from l2gate.hosts.emulated.bochsprogram import (
     quoted,
     start,
 )
+from l2gate.hosts.emulated.kind import EmulatedKind
 from l2gate.hosts.emulated.machine import EmulatedHost
+from l2gate.vendors.vmx import Vmx
 
 _MEGABYTES = 1536
 _SECTORS_PER_CYLINDER = 16 * 63
@@ -31,7 +33,6 @@ _SECTORS_PER_CYLINDER = 16 * 63
 class BochsHost(EmulatedHost):
     """Bochs: one emulated Intel CPU, PIIX IDE, e1000 behind slirp; the kernel is in RAM."""
 
-    spec = "emulated-intel"
     slowness = 12.0
     #: The CPU model says 3.5 GHz: each second of a wait would last 3.5 G instructions.
     #: INVPCID for one address leaves global pages be, as it may (SDM 4.10.4.1); kernels before 4.15
@@ -134,3 +135,14 @@ def listens(pid: int, port: int) -> bool:
 def emulator(settings: Settings) -> str:
     """Which Bochs would be used. Raises MissingPrerequisite where there is none that can be."""
     return Bochs.find(settings).version()
+
+
+KIND = EmulatedKind(
+    name="emulated-intel",
+    what="Bochs emulates an Intel machine with VMX: needs no virtualization hardware",
+    vendor=Vmx(),
+    options=frozenset({"bochs"}),
+    seconds=120.0,
+    host=BochsHost,
+    emulator=emulator,
+)

@@ -45,12 +45,12 @@ class Bochs:
         Raises MissingPrerequisite if it is not there.
         """
         root = debian.find(debian.SUITES[0]).path
-        if not settings.bochs:
+        program = settings.bochs
+        if program is None:
             return cls(root / "usr/bin/bochs-bin", root, own=False)
-        program = Path(settings.bochs).expanduser()
         if not os.access(program, os.X_OK) or program.is_dir():
             raise MissingPrerequisite(
-                f"bochs = {settings.bochs}: there is no such program",
+                f"bochs = {program}: there is no such program",
                 "name a Bochs binary, or leave it out to use Debian's",
             )
         return cls(program.resolve(), root, own=True)
@@ -98,7 +98,7 @@ class Bochs:
             raise MissingPrerequisite(f"{self.program} does not run: {error}", _HINT) from None
         found = re.search(r"Bochs x86 Emulator (\S+)", done.stdout + done.stderr)
         if not found:
-            raise MissingPrerequisite(f"{self.program} is no Bochs", _HINT)
+            raise MissingPrerequisite(f"{self.program} is not Bochs", _HINT)
         return f"Bochs {found.group(1)}"
 
     def _check_vmx(self, folder: Path) -> None:

@@ -14,23 +14,23 @@ from typing import ClassVar
 from l2gate.foundation import cache
 from l2gate.foundation.deadline import Budget, Deadline
 from l2gate.foundation.errors import BenchError, KernelSpecError
-from l2gate.hosts.host import GuestFiles, Host, HostContext
+from l2gate.hosts.host import GuestFiles, HostContext, PersistentCapable
 from l2gate.images import initramfs, userland
+from l2gate.images.helper import HELPER
 from l2gate.images.userland import BUILT_IN, LINUX
 from l2gate.kernels.kernel import KernelUnderTest, closure, unconfigured, untold
 from l2gate.transport.console import Console
 from l2gate.transport.keys import KeyPair, write_seed
 from l2gate.transport.ssh import Endpoint, SshConnection
-
-#: Where the helper is on a level of ours.
-HELPER = "/run/l2gate/helper"
+from l2gate.vendors.vendor import Vendor
+from l2gate.vendors.vendors import MODULES, VENDORS
 
 #: What every emulated machine needs of its kernel: PIIX IDE disks, an e1000, the image's format.
 #: Both emulators offer exactly these, so that one image serves both.
 L0_MODULES = ("ata_piix", "sd_mod", "e1000", "squashfs")
 
 #: All that must be there, of the vendors' modules one.
-_NEEDED = (*L0_MODULES, "kvm", "kvm_intel", "kvm_amd")
+_NEEDED = (*L0_MODULES, "kvm", *MODULES)
 
 #: Where sysfs shows that they are there, as modules or built in; a file system it does not show.
 _SHOWN = (
@@ -78,7 +78,7 @@ def initrd(kernel: KernelUnderTest, busybox: Path) -> Path:
     return cache.make("l0-initrd", key, make) / "l0.initrd"
 
 
-class EmulatedHost(Host):
+class EmulatedHost(PersistentCapable):
     """What both emulators share: keys, seed disk, console log, readiness, the end."""
 
     #: How much slower than hardware it is, for the deadlines.
@@ -86,12 +86,14 @@ class EmulatedHost(Host):
     command_line: ClassVar[str] = f"{LINUX} {BUILT_IN}"
 
     helper = HELPER
+    keeps_time = False
 
-    def __init__(self, kernel: KernelUnderTest, context: HostContext) -> None:
+    def __init__(self, spec: str, kernel: KernelUnderTest, context: HostContext) -> None:
+        self.spec = spec
         self.settings, self.kernel, self._images = context.settings, kernel, context.images
         self.image, self.initrd = context.images.userland, initrd(kernel, context.images.busybox)
         self.private, self.timeline = context.folder, context.timeline
-        self.budget = Budget(self.slowness * context.settings.patience_factor * slowness())
+        self.budget = Budget(self.slowness * context.settings.patience * slowness())
         self._console = Console("L0", context.logs / "l0-console.log")
         self.emulator_log = context.logs / "l0-emulator.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -129,13 +131,13 @@ class EmulatedHost(Host):
         """Without a boot: kvm.ko and the vendor's module are all that a variant differs in."""
         if kernel.release != self.kernel.release:
             raise BenchError(
-                f"KVM of {kernel.release} does not fit into {self.kernel.release}, which runs",
+                f"KVM of {kernel.release} cannot be loaded into {self.kernel.release}",
                 "boot a host with that kernel",
             )
         deadline = self.budget.deadline("L0 exchanges its KVM modules", _EXCHANGE_SECONDS)
-        vendor = self.connection.run("cd /sys/module && echo kvm_[ai]*", deadline).stdout.strip()
+        vendor = self._loaded(deadline)
         modules = {m.name: m for m in userland.kvm_modules(kernel)}
-        chosen = [modules["kvm.ko"], modules[f"{vendor.replace('_', '-')}.ko"]]
+        chosen = [modules["kvm.ko"], modules[vendor.module_file]]
         loads = []
         for module in chosen:
             draft = self.private / f"exchange-{module.name}"
@@ -144,10 +146,18 @@ class EmulatedHost(Host):
             self.connection.put(draft, target, deadline)
             loads.append(f"insmod {target} {module.parameters} && rm {target}")
         # A VM whose process has just ended goes in its own time.
-        users = f"cat /sys/module/{vendor}/refcnt"
+        users = f"cat /sys/module/{vendor.module}/refcnt"
         deadline.poll(lambda: self.connection.run(users, deadline).stdout.strip() == "0")
-        unload = f"rmmod {vendor} && rmmod kvm"
+        unload = f"rmmod {vendor.module} && rmmod kvm"
         self.connection.run(" && ".join([unload, *loads]), deadline)
+
+    def _loaded(self, deadline: Deadline) -> Vendor:
+        """Whose module of KVM L0 has loaded. Raises BenchError if it has none."""
+        there = self.connection.run("ls /sys/module", deadline).stdout.split()
+        for vendor in VENDORS:
+            if vendor.module in there:
+                return vendor
+        raise BenchError(f"L0 has loaded none of {', '.join(MODULES)}", "see L0's console")
 
     def wait(self) -> None:
         """Until the emulator ends."""
@@ -168,8 +178,8 @@ class EmulatedHost(Host):
         if self._why_dead() is None:
             said = f"{said}; {error.cause}"
         return BenchError(
-            f"L0 cannot go on with {self.kernel.spec}: {said}",
-            "build the kernel with what it lacks, or put its modules beside it (see the README "
+            f"L0 did not finish booting {self.kernel.spec}: {said}",
+            "build the kernel with what is missing, or put its modules beside it (see the README "
             f"for what an emulated host needs); the whole console: {self._console.log}",
         )
 

@@ -11,8 +11,10 @@ from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import MissingPrerequisite
 from l2gate.foundation.process import die_with_parent, run
 from l2gate.foundation.settings import Settings
+from l2gate.hosts.emulated.kind import EmulatedKind
 from l2gate.hosts.emulated.machine import EmulatedHost, program
 from l2gate.transport.qmp import Monitor, forwarded_port
+from l2gate.vendors.svm import Svm
 
 _QEMU = "qemu-system-x86_64"
 
@@ -34,7 +36,6 @@ def _value(path: Path) -> str:
 class TcgHost(EmulatedHost):
     """QEMU TCG: one emulated AMD CPU, PIIX IDE, e1000 behind slirp."""
 
-    spec = "emulated-amd"
     slowness = 6.0
     #: A timer that ticks by itself: with one that is set anew each time, L0 was seen without timer
     #: interrupts beside a Linux L2, for a minute, until a network packet came.
@@ -82,3 +83,13 @@ class TcgHost(EmulatedHost):
         with Monitor.at(self._monitor_path, deadline) as monitor:
             table = monitor.human("info usernet", deadline)
         return forwarded_port(table)
+
+
+KIND = EmulatedKind(
+    name="emulated-amd",
+    what="QEMU (TCG) emulates an AMD machine with SVM: needs no virtualization hardware, faster",
+    vendor=Svm(),
+    seconds=50.0,
+    host=TcgHost,
+    emulator=emulator,
+)

@@ -14,7 +14,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from l2gate.foundation.deadline import Budget, Deadline
 from l2gate.foundation.errors import MissingPrerequisite
@@ -23,11 +23,8 @@ from l2gate.hosts.lab import qemuprogram
 from l2gate.hosts.lab.modules import SCRIPT, ModuleScript
 from l2gate.hosts.lab.prerequisites import Survey
 from l2gate.hosts.lab.supervisor import Supervisor
-from l2gate.hosts.persistent import config_of
 from l2gate.hosts.probe import probe
-from l2gate.transport import ssh_config
 from l2gate.transport.connection import Connection
-from l2gate.transport.local import LocalConnection
 
 #: The one folder that l2gate has on a lab host: persistent, root's alone, and not `noexec`.
 ROOM = "/var/lib/l2gate"
@@ -108,26 +105,34 @@ class Lab:
         log: Path | None = None,
     ) -> Supervisor:
         """Take the host's lock: for oneself where the module may change, else beside others."""
-        within = Deadline("the host's lock", float(settings.wait))
+        within = Deadline("the host's lock", settings.wait)
         who = f"l2gate job {job} of {getpass.getuser()}@{socket.gethostname()}"
-        argv = [self.helper, "keep", "--lock", LOCK, "--folder", f"{JOBS}/{job}", "--who", who]
+        argv = [self.helper, "supervise", "--lock", LOCK, "--folder", f"{JOBS}/{job}", "--who", who]
         if exclusive:
             argv += ["--exclusive", "--finally", self.script.command("restore")]
         return Supervisor(self.connection, argv, within, log, say)
 
 
-def open_lab(spec: str, helper: Path, settings: Settings) -> Lab:
+class Way(Protocol):
+    """How a lab host is reached."""
+
+    @property
+    def name(self) -> str: ...
+    def connect(self, settings: Settings, deadline: Deadline) -> Connection: ...
+
+
+def open_lab(way: Way, helper: Path, settings: Settings) -> Lab:
     """Connect, become root, make the folder and bring the helper.
 
     Raises BenchError where there is no connection, MissingPrerequisite where there is no root.
     """
-    start = Deadline(f"connecting to {spec}", _CONNECT_SECONDS * settings.patience_factor)
-    connection = connect(spec, settings, start)
+    start = Deadline(f"connecting to {way.name}", _CONNECT_SECONDS * settings.patience)
+    connection = way.connect(settings, start)
     try:
-        user = _become_root(connection, spec, start)
-        clock = Deadline("measuring L0's speed", 2 * _CONNECT_SECONDS * settings.patience_factor)
+        user = _become_root(connection, way.name, start)
+        clock = Deadline("measuring L0's speed", 2 * _CONNECT_SECONDS * settings.patience)
         slow = min(_SLOWEST, max(1.0, _slowness(connection, clock)))
-        budget = Budget(slow * settings.patience_factor)
+        budget = Budget(slow * settings.patience)
         deadline = budget.deadline("bringing the helper to L0", 20)
         connection.run(_MAKE_ROOM, deadline)
         lab = Lab(connection, user, "", ModuleScript(connection, "", ROOM), budget)
@@ -138,16 +143,6 @@ def open_lab(spec: str, helper: Path, settings: Settings) -> Lab:
     except BaseException:
         connection.close()
         raise
-
-
-def connect(spec: str, settings: Settings, deadline: Deadline) -> Connection:
-    """To `local` or `ssh://...`. Raises BenchError or UsageError."""
-    if spec == "local":
-        return LocalConnection("L0")
-    name = ssh_config.Name.parse(spec, settings.ssh_config)
-    if not name.config:
-        name = ssh_config.Name(name.host, name.user, name.port, config_of(name.host))
-    return ssh_config.connect("L0", name, deadline)
 
 
 def _become_root(connection: Connection, spec: str, deadline: Deadline) -> str:
@@ -162,7 +157,7 @@ def _become_root(connection: Connection, spec: str, deadline: Deadline) -> str:
         return f"{spec} as {user}, root by sudo"
     why = (done.stderr.strip().splitlines() or ["sudo says nothing"])[-1]
     raise MissingPrerequisite(
-        f"{spec}: {user} is not root and cannot become it without a password ({why})",
+        f"{spec}: {user} is not root and cannot become root without a password ({why})",
         f"log in as root, or let sudo do it: echo '{user} ALL=(root) NOPASSWD: ALL' "
         f">/etc/sudoers.d/l2gate",
     )

@@ -66,11 +66,20 @@ value() {
 
 is_on() { [ "$1" = Y ] || [ "$1" = 1 ]; }
 
-# The processes that have a VM, or could make one.
+# Whether the process in that folder has a VM, or could make one.
+has_kvm() {
+	for file in "$1"/fd/*; do
+		case $(readlink "$file" 2>/dev/null) in
+		anon_inode:kvm-vm | /dev/kvm) return 0 ;;
+		esac
+	done
+	return 1
+}
+
 holders() {
 	comma=
 	for process in "$proc"/[0-9]*; do
-		ls -l "$process/fd" 2>/dev/null | grep -qE ' (anon_inode:kvm-vm|/dev/kvm)$' || continue
+		has_kvm "$process" || continue
 		printf '%s%s (%s)' "$comma" "${process##*/}" "$(line_of "$process/comm")"
 		comma=', '
 	done
@@ -113,15 +122,20 @@ load() {
 	udevadm settle -t 5 >/dev/null 2>&1 || :
 }
 
+# Whether all files are there that lines of `modprobe -D` name.
+are_there() {
+	while read -r key file _; do
+		[ "$key" != insmod ] || [ -f "$file" ] || return 1
+	done
+}
+
 # Refuses where the module could be unloaded but not loaded again: where the kernel's package was
 # removed or upgraded since the boot.
 want_loadable() {
-	words=$(modprobe -D "$module" 2>&1) &&
-		printf '%s\n' "$words" | while read -r key file options; do
-			[ "$key" != insmod ] || [ -f "$file" ] || exit 1
-		done ||
+	if ! words=$(modprobe -D "$module" 2>&1) || ! printf '%s\n' "$words" | are_there; then
 		die "modprobe could not load $module: $(one_line "$words")" \
 			"install the modules of the kernel that runs, or restart the host"
+	fi
 }
 
 # Prints `name value` of each noted parameter that is now another. $1: `nested`, if that is to
@@ -165,7 +179,7 @@ noted() { sed -n "s/^$1 //p" "$note"; }
 
 # Whole or not there at all.
 write_note() {
-	mkdir -p "$folder" || die "$folder cannot be made" "name another folder"
+	mkdir -p "$folder" || die "cannot create $folder" "choose another folder"
 	{
 		echo "boot $boot"
 		echo "module $module"
@@ -176,9 +190,9 @@ write_note() {
 			[ -z "$text" ] || printf 'parameter %s %s\n' "${file##*/}" "$text"
 		done
 		echo "end"
-	} >"$note.new" || die "$note.new cannot be written" "make room, or name another folder"
+	} >"$note.new" || die "$note.new cannot be written" "free space, or choose another folder"
 	sync "$note.new" 2>/dev/null || sync
-	mv -f "$note.new" "$note" || die "$note cannot be written" "name another folder"
+	mv -f "$note.new" "$note" || die "$note cannot be written" "choose another folder"
 }
 
 drop_note() {
@@ -206,8 +220,9 @@ restore() {
 		echo "rebooted-since"
 		return
 	fi
-	[ "$(tail -n 1 "$note")" = end ] && [ "$(noted module)" = "$module" ] ||
+	if [ "$(tail -n 1 "$note")" != end ] || [ "$(noted module)" != "$module" ]; then
 		die "$note is damaged" "see to $module by hand, then remove the note"
+	fi
 	if [ "$(noted loaded)" = no ]; then
 		restore_unloaded
 	else

@@ -4,23 +4,19 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from l2gate.foundation.deadline import Deadline
-from l2gate.foundation.errors import UsageError
-from l2gate.foundation.settings import Settings
+from l2gate.hosts.checks import require
 from l2gate.hosts.host import GuestFiles, Host, HostContext, Program
-from l2gate.hosts.lab import qemuprogram
-from l2gate.hosts.lab.access import JOBS, Lab, open_lab, restore
-from l2gate.hosts.lab.prerequisites import host_checks, require
+from l2gate.hosts.lab.access import JOBS, Lab, Way, open_lab, restore
+from l2gate.hosts.lab.prerequisites import host_checks
 from l2gate.hosts.lab.supervisor import Supervisor
-from l2gate.transport import ssh_config
 from l2gate.transport.connection import Connection, Remote
 from l2gate.transport.console import Console, ConsolePump
+from l2gate.vendors import vendors
 
 
 class LabHost(Host):
@@ -28,8 +24,8 @@ class LabHost(Host):
 
     emulator = ""
 
-    def __init__(self, spec: str, context: HostContext) -> None:
-        self.spec, self._context = spec, context
+    def __init__(self, way: Way, context: HostContext) -> None:
+        self.spec, self._way, self._context = way.name, way, context
         self.settings, self.timeline = context.settings, context.timeline
         self._console = Console("L0", context.logs / "l0-console.log")
         self._lab: Lab | None = None
@@ -67,7 +63,7 @@ class LabHost(Host):
         Raises MissingPrerequisite with doctor's words where the suite cannot run.
         """
         images = self._context.images
-        self._lab = open_lab(self.spec, images.helper, self.settings)
+        self._lab = open_lab(self._way, images.helper, self.settings)
         self.helper, self.budget = self.lab.helper, self.lab.budget
         self._put_back_what_others_left()
         self._take()
@@ -111,9 +107,8 @@ class LabHost(Host):
             lab.close()
 
     def _can_nest(self) -> bool:
-        """Without VMX or SVM there is no module to load: the checks say so better."""
-        flags = self.lab.probe()["flags"]
-        return bool(flags["vmx"] or flags["svm"])
+        """Without virtualization there is no module to load: the checks say so better."""
+        return vendors.of_flags(self.lab.probe()["flags"]) is not None
 
     def _say(self, text: str) -> None:
         if text:
@@ -135,7 +130,7 @@ class LabHost(Host):
         self.connection.run(f"echo {self._supervisor.pid} >{self.folder}/supervisor", deadline)
 
     def _waiting(self, holder: str) -> None:
-        self._say(f"waiting up to {self.settings.wait} s for the host: {holder} has it")
+        self._say(f"waiting up to {self.settings.wait:g} s for the host: {holder} has it")
 
     def _listen(self) -> None:
         """From now on what the kernel says goes into the console's log."""
@@ -159,24 +154,3 @@ class LabHost(Host):
                 kernel=self.lab.store(images.l1_kernel, deadline),
                 initrd=self.lab.store(images.l1_initrd, deadline),
             )
-
-
-def check(spec: str, settings: Settings) -> str:
-    """What can be said of a lab host without asking it. Raises UsageError."""
-    if settings.kernel != "auto":
-        raise UsageError(
-            f"kernel = {settings.kernel} cannot be had on {spec}: it runs its own kernel",
-            "leave `kernel` out, boot that kernel there, and use --expect-kernel",
-        )
-    program = qemuprogram.words_of(settings.qemu)
-    if spec == "local":
-        if program and shutil.which(program[0]) is None:
-            raise UsageError(f"qemu = {settings.qemu}: there is no program {program[0]} here",
-                             "name a QEMU for x86 on this machine, or leave it out")  # fmt: skip
-        return "its running kernel"
-    ssh_config.Name.parse(spec)
-    config = Path(settings.ssh_config).expanduser()
-    if settings.ssh_config and not os.access(config, os.R_OK):
-        raise UsageError(f"ssh_config = {settings.ssh_config} cannot be read",
-                         "name a file as `ssh -F` takes it, or leave it out")  # fmt: skip
-    return "its running kernel"

@@ -5,56 +5,20 @@ from __future__ import annotations
 
 import fnmatch
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from l2gate.foundation.errors import MissingPrerequisite
 from l2gate.foundation.settings import Settings
+from l2gate.hosts.checks import Check
 from l2gate.hosts.lab.qemuprogram import Qemu
+from l2gate.vendors import vendors
+from l2gate.vendors.vendor import Vendor
 
 #: Megabytes that L1 and what surrounds it take, and that the uploads take.
 MEMORY_MB = 900
 ROOM_MB = {"tiny": 150, "linux": 350}
 _MINUTE = 60
-
-
-@dataclass(frozen=True)
-class Check:
-    """One prerequisite.
-
-    ``area`` is controller, images, kernel or host. One that is not ``needed`` is told, and does not
-    keep the suite from running.
-    """
-
-    area: str
-    what: str
-    found: str
-    enough: bool
-    hint: str = ""
-    needed: bool = True
-
-    def __post_init__(self) -> None:
-        if self.enough:
-            object.__setattr__(self, "hint", "")
-
-    @property
-    def hinders(self) -> bool:
-        return self.needed and not self.enough
-
-    @property
-    def cause(self) -> str:
-        return f"{self.what}: {self.found}"
-
-
-def require(checks: Sequence[Check]) -> None:
-    """Raises MissingPrerequisite with all that hinders, in the words of `l2gate doctor`."""
-    hindering = [check for check in checks if check.hinders]
-    if hindering:
-        raise MissingPrerequisite(
-            "; ".join(check.cause for check in hindering),
-            "; ".join(dict.fromkeys(check.hint for check in hindering if check.hint)),
-        )
+_ANY = " or ".join(vendors.NAMES)
 
 
 @dataclass(frozen=True)
@@ -71,9 +35,12 @@ class Survey:
     settings: Settings
 
     @property
+    def vendor(self) -> Vendor | None:
+        return vendors.of_flags(self.probe["flags"])
+
+    @property
     def module(self) -> str | None:
-        flags = self.probe["flags"]
-        return "kvm_intel" if flags["vmx"] else "kvm_amd" if flags["svm"] else None
+        return self.vendor.module if self.vendor else None
 
     @property
     def nested(self) -> str:
@@ -103,7 +70,7 @@ def _kernel(survey: Survey) -> list[Check]:
     taint = probe["tainted"] or 0
     return [
         _host("kernel", found, matches, f"boot a kernel whose `uname -r` matches {wanted}"),
-        _host("kernel taint", f"{taint}", not taint, "restart the machine; what tainted it is in "
+        _host("kernel taint", f"{taint}", not taint, "reboot the machine; what tainted it is in "
               "dmesg", needed=False),
         _host("kernel lockdown", probe.get("lockdown") or "none", True),
     ]  # fmt: skip
@@ -116,22 +83,22 @@ def kernel_matches(release: str, pattern: str) -> bool:
 
 def _processor(survey: Survey) -> list[Check]:
     probe = survey.probe
-    flag = {"kvm_intel": "vmx", "kvm_amd": "svm"}.get(survey.module or "", "neither vmx nor svm")
+    flag = survey.vendor.format if survey.vendor else f"no {' or '.join(vendors.FORMATS)}"
     under = f", under {probe['hypervisor'].strip()}" if probe.get("hypervisor") else ""
     found = f"{probe['cpu_vendor']}, {probe['cpu_model']}: {flag}{under}"
     hint = "enable virtualization in the firmware set-up" if not under else (
-        "let the hypervisor pass VMX or SVM on (nested virtualization), or use bare metal"
+        f"enable nested virtualization ({_ANY}) in the hypervisor, or use bare metal"
     )  # fmt: skip
-    return [_host("CPU", found, survey.module is not None, f"{hint}; or use --host emulated-intel")]
+    return [_host("CPU", found, survey.module is not None, f"{hint}; or use an emulated host")]
 
 
 def _kvm(survey: Survey) -> list[Check]:
-    probe, module = survey.probe, survey.module
+    probe, vendor = survey.probe, survey.vendor
     checks = [_module(survey), _device(survey)]
-    if module is None or probe["kvm_module"] is None:
+    if vendor is None or probe["kvm_module"] is None:
         return checks
     checks.append(_nested(survey))
-    paging = "ept" if module == "kvm_intel" else "npt"
+    module, paging = vendor.module, vendor.paging
     value = str(probe["parameters"].get(paging) or "absent")
     on = value in ("Y", "1")
     hint = f"load {module} with {paging}=1; without it L2 is slow"
@@ -146,14 +113,14 @@ def _module(survey: Survey) -> Check:
     probe, module = survey.probe, survey.module
     loaded = ", ".join(probe.get("kvm_modules") or []) or "none"
     if module is None:
-        return _host("KVM module", f"{loaded}, none that could use VMX or SVM", False,
+        return _host("KVM module", f"{loaded}, none for {_ANY}", False,
                      "see the CPU above")  # fmt: skip
     there = probe["kvm_module"] == module
     return _host("KVM module", loaded, there, f"modprobe {module} nested=1")
 
 
 def _device(survey: Survey) -> Check:
-    """A /dev/kvm may answer with no VMX or SVM behind it (kvm_pvm): it alone says nothing."""
+    """A /dev/kvm may answer with nothing behind it (kvm_pvm): it alone says nothing."""
     probe = survey.probe
     error = probe["dev_kvm_error"]
     if error:
@@ -161,7 +128,7 @@ def _device(survey: Survey) -> Check:
                      "load the KVM module, and run as root or with sudo")  # fmt: skip
     found = f"API version {probe['kvm_api']}"
     if survey.module is None:
-        return _host("/dev/kvm", f"{found}, but no VMX or SVM is behind it", False,
+        return _host("/dev/kvm", f"{found}, but without {_ANY}", False,
                      "see the CPU above")  # fmt: skip
     return _host("/dev/kvm", found, True)
 
@@ -175,7 +142,7 @@ def _nested(survey: Survey) -> Check:
     if survey.settings.modules == "nested":
         if users:
             return _host("nested KVM", f"{found}, and {users} VMs run", False,
-                         "end them, so that the module can be loaded anew")  # fmt: skip
+                         "shut them down, so that the module can be reloaded")  # fmt: skip
         return _host("nested KVM", f"{found}; it is loaded with nested=1 for the job", True)
     return _host(
         "nested KVM",
@@ -196,7 +163,7 @@ def _ptrace(survey: Survey) -> list[Check]:
     if denied is not None:
         found += f", SELinux deny_ptrace={denied}"
     if scope == 3:
-        hint = "kernel.yama.ptrace_scope=3 can only be left by a restart: set it to 2 or less"
+        hint = "kernel.yama.ptrace_scope=3 needs a reboot to change: boot with 2 or less"
     else:
         hint = "setsebool deny_ptrace off"
     return [_host("ptrace", found, scope != 3 and not denied, hint)]
@@ -206,7 +173,7 @@ def _qemu(survey: Survey) -> list[Check]:
     qemu = survey.qemu
     if qemu is None:
         hint = f"l2gate prepare --host H --yes ({survey.install})" if survey.install else (
-            "install QEMU for x86, or name it with --qemu")  # fmt: skip
+            "install QEMU for x86, or give its path with --qemu")  # fmt: skip
         return [_host("QEMU", survey.qemu_problem, False, hint)]
     return [
         _host("QEMU", f"{qemu.program}: {qemu.version}", True),
@@ -222,7 +189,7 @@ def _resources(survey: Survey) -> list[Check]:
         _host("memory", f"{memory} MB available", memory >= MEMORY_MB,
               f"free {MEMORY_MB} MB: L1 takes 640"),
         _host("disk", f"{survey.room_mb} MB free in {survey.room}", survey.room_mb >= need,
-              f"make room for {need} MB"),
+              f"free {need} MB there"),
         _host("clock", f"{apart:+.0f} s against this machine", abs(apart) < 5 * _MINUTE,
               "timedatectl set-ntp true; times in the logs will not match", needed=False),
     ]  # fmt: skip

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from l2gate.foundation.deadline import Deadline
-from l2gate.foundation.errors import MissingPrerequisite, UsageError
+from l2gate.foundation.errors import MissingPrerequisite
 from l2gate.transport.connection import Connection
 
 #: Where a QEMU for x86 is, if nobody says: RHEL keeps it out of the PATH.
@@ -44,33 +45,26 @@ class Qemu:
         return "not known for this version: 7.2 goes on in silence, 10.0 stops the VM"
 
 
-def words_of(asked: str) -> tuple[str, ...]:
-    """The program and its arguments that the setting `qemu` names; none if it is empty. Raises
-    UsageError for one that a shell would not read either."""
-    try:
-        return tuple(shlex.split(asked))
-    except ValueError as error:
-        raise UsageError(f"qemu = {asked}: {error}", "quote it as for a shell") from None
-
-
-def find(connection: Connection, asked: str, deadline: Deadline) -> Qemu:
+def find(connection: Connection, asked: Sequence[str], deadline: Deadline) -> Qemu:
     """The QEMU that ``asked`` names (a program, with arguments if a lab wants some), else the
     first of the usual names. Raises MissingPrerequisite."""
     last = ""
-    for words in [named] if (named := list(words_of(asked))) else [[name] for name in _NAMES]:
+    for words in [asked] if asked else [[name] for name in _NAMES]:
         done = connection.run([words[0], "--version"], deadline, check=False)
         if done.status != 0:
             last = (done.stderr.strip() or f"ended with {done.status}").splitlines()[-1]
             continue
         qemu = Qemu(tuple(words), done.stdout.strip().splitlines()[0])
         return _fit(connection, qemu, deadline)
-    names = asked or ", ".join(_NAMES)
-    raise MissingPrerequisite(f"there is no {names} ({last})", "name it with --qemu")
+    names = shlex.join(asked) or ", ".join(_NAMES)
+    raise MissingPrerequisite(f"there is no {names} ({last})", "give its path with --qemu")
 
 
 def _fit(connection: Connection, qemu: Qemu, deadline: Deadline) -> Qemu:
     if "QEMU" not in qemu.version:
-        raise MissingPrerequisite(f"{qemu.program} is no QEMU: {qemu.version}", "name another")
+        raise MissingPrerequisite(
+            f"{qemu.program} is not QEMU: {qemu.version}", "give another program with --qemu"
+        )
     if qemu.number < OLDEST:
         raise MissingPrerequisite(
             f"{qemu.version} is too old", f"{OLDEST[0]}.{OLDEST[1]} is the oldest that works"
@@ -79,6 +73,6 @@ def _fit(connection: Connection, qemu: Qemu, deadline: Deadline) -> Qemu:
     if not re.search(rf"^{_MACHINE}\s", machines, re.MULTILINE):
         raise MissingPrerequisite(
             f"{qemu.program} has no machine `{_MACHINE}`",
-            "name another QEMU with --qemu: Debian's and upstream's have it",
+            "give another QEMU with --qemu: Debian's and upstream's have it",
         )
     return qemu

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The owner, on a lab host, of what a job has there: the helper's `keep` (lib/helper/keep.c).
+"""The owner, on a lab host, of what a job has there: `supervise` (lib/helper/supervise.c).
 
 It holds the host's lock and the job's folder, starts QEMU, and at the job's end, or when the
 controller is not heard of any more, ends QEMU, puts the KVM module back and removes the folder.
@@ -23,7 +23,7 @@ SILENCE = 30
 
 
 class Supervisor:
-    """One job's `keep`. Close it: what it keeps ends with it."""
+    """One job's `supervise`. Close it: what it holds ends with it."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Supervisor:
     ) -> None:
         """Wait for the host's lock; ``waiting`` is told who has it.
 
-        Raises DeadlineExpired when ``within`` has passed, HelperError for what `keep` refuses.
+        Raises DeadlineExpired when ``within`` has passed, HelperError for what `supervise` refuses.
         """
         self._remote = connection.start([*argv, "--within", str(SILENCE)], within, log)
         self._answers: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -52,7 +52,7 @@ class Supervisor:
         self._reader = threading.Thread(target=self._read, daemon=True, name="supervisor")
         self._reader.start()
 
-    def start(self, line: str, deadline: Deadline) -> Kept:
+    def start(self, line: str, deadline: Deadline) -> Supervised:
         """Start a line of the shell. Raises BenchError if the supervisor is gone."""
         self._remote.send(f"start {line}")
         try:
@@ -61,7 +61,7 @@ class Supervisor:
             raise deadline.expire("no answer from the supervisor") from None
         if answer["type"] != "started":
             raise BenchError(f"L0: {answer.get('what', answer)}", str(answer.get("hint") or ""))
-        return Kept(self._remote, self._ended)
+        return Supervised(self._remote, self._ended)
 
     def close(self, deadline: Deadline) -> None:
         """Let it end what it keeps, and wait until it has. Idempotent."""
@@ -86,7 +86,7 @@ class Supervisor:
                     f"{within.seconds:.0f} s",
                     "wait for that job, end it, or raise the setting `wait`",
                 ) from None
-            if answer["type"] == "kept":
+            if answer["type"] == "ready":
                 return int(answer["pid"])
             holder = answer.get("holder") or holder
             waiting(holder)
@@ -109,7 +109,7 @@ class Supervisor:
         self._ended.set()
 
 
-class Kept:
+class Supervised:
     """The program that a supervisor has started."""
 
     def __init__(self, remote: Remote, ended: threading.Event) -> None:

@@ -46,7 +46,7 @@ class GdbStub(ByQemu):
             raise MissingPrerequisite(
                 "on SVM without NRIPS KVM cannot hand an INT3 back (in 4.x an L2 that has one cut "
                 "short stands still), and QEMU TCG does not leave a guest for one",
-                "use emulated-intel or hardware",
+                "use a host with NRIPS, such as hardware, or one with VMX",
             )
         self._process, self._before = self._process_in_l1(), self._said()
         self._l2_takes_its_own_int3()
@@ -102,7 +102,7 @@ class GdbStub(ByQemu):
                 raise MissingPrerequisite(
                     "this CPU does not leave a guest for an INT3 that is intercepted (QEMU TCG "
                     "does not), so QEMU's gdb server never has one to hand back",
-                    "use emulated-intel or hardware",
+                    "use another host: hardware does, and so does Bochs",
                 )
         gdb.remove(process.int3, deadline)
         self._qmp("cont")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a job has on a lab host is put away: the helper's `keep`, and hosts/lab/kvm-module.sh."""
+"""What a job has on a lab host is put away: `supervise`, and hosts/lab/kvm-module.sh."""
 
 from __future__ import annotations
 
@@ -49,17 +49,24 @@ def alive(pid: int) -> bool:
     return text.rpartition(")")[2].split()[0] not in "ZX"
 
 
-# ---- keep ----
+# ---- supervise ----
 
 
-class Keep:
-    """One `keep` process; its answers come one at a time."""
+class Supervisor:
+    """One `supervise` process; its answers come one at a time."""
 
     def __init__(self, helper: Path, place: Path, *more: str, within: int = 60) -> None:
         self.folder = place / "job"
         self.log = place / "lock.log"
         self._buffer = b""
-        command = [str(helper), "keep", "--lock", str(place / "lock"), "--folder", str(self.folder)]
+        command = [
+            str(helper),
+            "supervise",
+            "--lock",
+            str(place / "lock"),
+            "--folder",
+            str(self.folder),
+        ]
         self.process = subprocess.Popen(
             [*command, "--within", str(within), *more],
             stdin=subprocess.PIPE,
@@ -105,43 +112,43 @@ class Keep:
         return self.process.wait(PATIENCE)
 
 
-KeepMaker = Callable[..., Keep]
+SupervisorMaker = Callable[..., Supervisor]
 
 
 @pytest.fixture
-def supervisor(helper: Path, tmp_path: Path) -> Iterator[KeepMaker]:
-    made: list[Keep] = []
+def supervisor(helper: Path, tmp_path: Path) -> Iterator[SupervisorMaker]:
+    made: list[Supervisor] = []
 
-    def make(*more: str, within: int = 60) -> Keep:
-        made.append(Keep(helper, tmp_path, *more, within=within))
+    def make(*more: str, within: int = 60) -> Supervisor:
+        made.append(Supervisor(helper, tmp_path, *more, within=within))
         return made[-1]
 
     yield make
-    for keep in made:
+    for job in made:
         with contextlib.suppress(ProcessLookupError):
-            keep.process.kill()
-        keep.process.wait()
-        keep.hang_up()
+            job.process.kill()
+        job.process.wait()
+        job.hang_up()
 
 
-def test_it_takes_lock_and_folder_and_gives_both_back(supervisor: KeepMaker) -> None:
-    keep = supervisor("--exclusive")
-    assert keep.answer() == {"type": "kept", "pid": keep.process.pid}
-    assert stat.S_IMODE(keep.folder.stat().st_mode) == 0o700
-    (keep.folder / "sub").mkdir()
-    (keep.folder / "sub/file").touch()
-    (keep.folder / "link").symlink_to("/etc")
-    assert keep.process.stdin
-    keep.process.stdin.close()
-    assert keep.ended() == 0
-    assert not keep.folder.exists()
+def test_it_takes_lock_and_folder_and_gives_both_back(supervisor: SupervisorMaker) -> None:
+    job = supervisor("--exclusive")
+    assert job.answer() == {"type": "ready", "pid": job.process.pid}
+    assert stat.S_IMODE(job.folder.stat().st_mode) == 0o700
+    (job.folder / "sub").mkdir()
+    (job.folder / "sub/file").touch()
+    (job.folder / "link").symlink_to("/etc")
+    assert job.process.stdin
+    job.process.stdin.close()
+    assert job.ended() == 0
+    assert not job.folder.exists()
     assert Path("/etc").is_dir()
-    assert supervisor("--exclusive").answer()["type"] == "kept"
+    assert supervisor("--exclusive").answer()["type"] == "ready"
 
 
-def test_an_exclusive_one_waits_and_names_the_holder(supervisor: KeepMaker) -> None:
+def test_an_exclusive_one_waits_and_names_the_holder(supervisor: SupervisorMaker) -> None:
     first = supervisor("--exclusive", "--who", "the first job")
-    assert first.answer()["type"] == "kept"
+    assert first.answer()["type"] == "ready"
     second = supervisor("--exclusive", within=60)
     answer = second.answer()
     assert answer["type"] == "waiting"
@@ -151,12 +158,14 @@ def test_an_exclusive_one_waits_and_names_the_holder(supervisor: KeepMaker) -> N
     assert first.process.stdin
     first.process.stdin.close()
     assert first.ended() == 0
-    assert second.answer()["type"] == "kept"
+    assert second.answer()["type"] == "ready"
 
 
-def test_one_that_waits_ends_with_its_stdin_and_touches_nothing(supervisor: KeepMaker) -> None:
+def test_one_that_waits_ends_with_its_stdin_and_touches_nothing(
+    supervisor: SupervisorMaker,
+) -> None:
     first = supervisor("--exclusive")
-    assert first.answer()["type"] == "kept"
+    assert first.answer()["type"] == "ready"
     second = supervisor("--exclusive", "--finally", f"touch {first.folder}/wrong")
     assert second.answer()["type"] == "waiting"
     assert second.process.stdin
@@ -165,115 +174,119 @@ def test_one_that_waits_ends_with_its_stdin_and_touches_nothing(supervisor: Keep
     assert list(first.folder.iterdir()) == []
 
 
-def test_a_shared_lock_is_shared(supervisor: KeepMaker) -> None:
+def test_a_shared_lock_is_shared(supervisor: SupervisorMaker) -> None:
     first, second = supervisor(), supervisor()
-    assert first.answer()["type"] == second.answer()["type"] == "kept"
+    assert first.answer()["type"] == second.answer()["type"] == "ready"
     third = supervisor("--exclusive")
     assert third.answer()["type"] == "waiting"
 
 
-def test_a_child_starts_and_ends(supervisor: KeepMaker, tmp_path: Path) -> None:
-    keep = supervisor()
-    assert keep.answer()["type"] == "kept"
-    keep.say("")
-    pid = keep.start(f"ls -l /proc/self/fd >{tmp_path}/fds; echo $$ >{tmp_path}/pid; exit 7")
-    assert keep.answer() == {"type": "ended", "pid": pid, "status": 7}
+def test_a_child_starts_and_ends(supervisor: SupervisorMaker, tmp_path: Path) -> None:
+    job = supervisor()
+    assert job.answer()["type"] == "ready"
+    job.say("")
+    pid = job.start(f"ls -l /proc/self/fd >{tmp_path}/fds; echo $$ >{tmp_path}/pid; exit 7")
+    assert job.answer() == {"type": "ended", "pid": pid, "status": 7}
     assert int((tmp_path / "pid").read_text()) == pid
     assert str(tmp_path / "lock") not in (tmp_path / "fds").read_text()
-    pid = keep.start("trap '' TERM; kill -KILL $$")
-    assert keep.answer() == {"type": "ended", "pid": pid, "status": 128 + signal.SIGKILL}
-    keep.say("stop")
-    assert keep.answer()["type"] == "error"
-    keep.say("begone")
-    assert keep.answer()["what"] == "cannot do begone"
+    pid = job.start("trap '' TERM; kill -KILL $$")
+    assert job.answer() == {"type": "ended", "pid": pid, "status": 128 + signal.SIGKILL}
+    job.say("stop")
+    assert job.answer()["type"] == "error"
+    job.say("begone")
+    assert job.answer()["what"] == "cannot do begone"
 
 
-def test_stop_leaves_nothing_of_the_child(supervisor: KeepMaker, tmp_path: Path) -> None:
-    keep = supervisor()
-    assert keep.answer()["type"] == "kept"
+def test_stop_leaves_nothing_of_the_child(supervisor: SupervisorMaker, tmp_path: Path) -> None:
+    job = supervisor()
+    assert job.answer()["type"] == "ready"
     note = tmp_path / "others"
     others = "sleep 99 & echo $!; setsid sleep 99 & echo $!"
-    pid = keep.start(f"{{ {others}; }} >{note}.new; mv {note}.new {note}; wait")
+    pid = job.start(f"{{ {others}; }} >{note}.new; mv {note}.new {note}; wait")
     assert eventually(note.exists)
-    keep.say("start true")
-    assert keep.answer()["name"] == "EBUSY"
+    job.say("start true")
+    assert job.answer()["name"] == "EBUSY"
     pids = [int(line) for line in note.read_text().split()]
     assert len(pids) == 2
     assert all(alive(one) for one in pids)
-    keep.say("stop")
-    assert keep.answer() == {"type": "ended", "pid": pid, "status": 128 + signal.SIGKILL}
+    job.say("stop")
+    assert job.answer() == {"type": "ended", "pid": pid, "status": 128 + signal.SIGKILL}
     assert not any(alive(one) for one in pids)
 
 
 @pytest.mark.parametrize("signo", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE])
 def test_signals_of_a_connection_do_not_end_it(
-    supervisor: KeepMaker, signo: signal.Signals
+    supervisor: SupervisorMaker, signo: signal.Signals
 ) -> None:
-    keep = supervisor()
-    assert keep.answer()["type"] == "kept"
-    keep.process.send_signal(signo)
-    pid = keep.start(f"kill -{signo.value} $$; sleep 9")  # but the child takes them
-    assert keep.answer() == {"type": "ended", "pid": pid, "status": 128 + signo}
+    job = supervisor()
+    assert job.answer()["type"] == "ready"
+    job.process.send_signal(signo)
+    pid = job.start(f"kill -{signo.value} $$; sleep 9")  # but the child takes them
+    assert job.answer() == {"type": "ended", "pid": pid, "status": 128 + signo}
 
 
-def test_a_cut_connection_ends_all(supervisor: KeepMaker, tmp_path: Path) -> None:
+def test_a_cut_connection_ends_all(supervisor: SupervisorMaker, tmp_path: Path) -> None:
     done = tmp_path / "done"
-    keep = supervisor("--exclusive", "--finally", f"echo words; ls {tmp_path}/job >{done}; exit 3")
-    assert keep.answer()["type"] == "kept"
-    pid = keep.start("while :; do echo chatter; done")
-    (keep.folder / "file").touch()
-    keep.hang_up()
-    assert keep.ended() == 1  # as the command said 3
+    job = supervisor("--exclusive", "--finally", f"echo words; ls {tmp_path}/job >{done}; exit 3")
+    assert job.answer()["type"] == "ready"
+    pid = job.start("while :; do echo chatter; done")
+    (job.folder / "file").touch()
+    job.hang_up()
+    assert job.ended() == 1  # as the command said 3
     assert not alive(pid)
     assert done.read_text() == "file\n"  # the command comes before the folder goes
-    assert not keep.folder.exists()
-    assert "words\n" in keep.log.read_text()
-    assert "ended with status 3" in keep.log.read_text()
-    assert supervisor("--exclusive").answer()["type"] == "kept"
+    assert not job.folder.exists()
+    assert "words\n" in job.log.read_text()
+    assert "ended with status 3" in job.log.read_text()
+    assert supervisor("--exclusive").answer()["type"] == "ready"
 
 
-def test_a_reader_who_is_gone_ends_it(supervisor: KeepMaker) -> None:
-    keep = supervisor()
-    assert keep.answer()["type"] == "kept"
-    assert keep.process.stdout
-    keep.process.stdout.close()
-    assert keep.ended() == 0
-    assert not keep.folder.exists()
+def test_a_reader_who_is_gone_ends_it(supervisor: SupervisorMaker) -> None:
+    job = supervisor()
+    assert job.answer()["type"] == "ready"
+    assert job.process.stdout
+    job.process.stdout.close()
+    assert job.ended() == 0
+    assert not job.folder.exists()
 
 
-def test_silence_ends_it_but_signs_of_life_do_not(supervisor: KeepMaker, tmp_path: Path) -> None:
-    keep = supervisor("--finally", f"echo words; touch {tmp_path}/done", within=1)
-    assert keep.answer()["type"] == "kept"
-    pid = keep.start("sleep 99")
+def test_silence_ends_it_but_signs_of_life_do_not(
+    supervisor: SupervisorMaker, tmp_path: Path
+) -> None:
+    job = supervisor("--finally", f"echo words; touch {tmp_path}/done", within=1)
+    assert job.answer()["type"] == "ready"
+    pid = job.start("sleep 99")
     for _ in range(8):
         time.sleep(0.25)
-        keep.say("")
+        job.say("")
     assert alive(pid)
-    assert keep.ended() == 0
+    assert job.ended() == 0
     assert not alive(pid)
     assert (tmp_path / "done").exists()
-    assert not keep.folder.exists()
-    assert keep.process.stderr
-    errors = keep.process.stderr.read().decode()
+    assert not job.folder.exists()
+    assert job.process.stderr
+    errors = job.process.stderr.read().decode()
     assert "no line came for 1 seconds" in errors
     assert "words\n" in errors
 
 
-def test_the_child_dies_with_a_keep_that_is_killed(supervisor: KeepMaker) -> None:
-    keep = supervisor("--exclusive")
-    assert keep.answer()["type"] == "kept"
-    pid = keep.start("exec sleep 99")
-    keep.process.kill()
+def test_the_child_dies_with_a_supervisor_that_is_killed(supervisor: SupervisorMaker) -> None:
+    job = supervisor("--exclusive")
+    assert job.answer()["type"] == "ready"
+    pid = job.start("exec sleep 99")
+    job.process.kill()
     assert eventually(lambda: not alive(pid))
     again = supervisor("--exclusive")  # the folder that was left is taken over
-    assert again.answer()["type"] == "kept"
+    assert again.answer()["type"] == "ready"
 
 
-def test_a_folder_that_cannot_be_ours_is_refused(supervisor: KeepMaker, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_ours_is_refused(
+    supervisor: SupervisorMaker, tmp_path: Path
+) -> None:
     (tmp_path / "job").symlink_to("/tmp")
-    keep = supervisor()
-    assert keep.answer()["what"] == f"{tmp_path}/job is not a folder of ours"
-    assert keep.ended() == 1
+    job = supervisor()
+    assert job.answer()["what"] == f"{tmp_path}/job is not a folder of ours"
+    assert job.ended() == 1
 
 
 # ---- kvm-module.sh ----
