@@ -34,8 +34,7 @@ NAME = "l2gate"
 #: The only kind of test that is forked: any other has a runner that is a program of its own.
 _KIND = "avocado-instrumented"
 #: What the fork server imports beforehand: what runs a test, and what tests are made of.
-_IMPORTED = (__name__, "l2gate.testing",
-             "l2gate.transport.multiplexer")  # fmt: skip
+_IMPORTED = (__name__, "l2gate.testing")
 
 
 def prepare() -> None:
@@ -106,6 +105,8 @@ def _run(words: list[str], environment: dict[str, str]) -> None:
     for descriptor in range(3):
         os.dup2(nothing, descriptor)
     os.close(nothing)
+    # Avocado's runner starts the test itself in one more process: a fork of this one.
+    multiprocessing.set_start_method("fork", force=True)
     sys.argv = [RunnerApp.PROG_NAME, *words]
     RunnerApp(lambda *_: None).run()
 
