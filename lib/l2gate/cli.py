@@ -163,6 +163,7 @@ VERBS = (
          ("kernel", *_QUESTION, "bochs", "patience"), None, ("host",)),
     Verb("bench", _PROVE, "measure the phases of several jobs", "many.bench", _JOB, _runs(3)),
     Verb("soak", _PROVE, "repeat a job and compare the verdicts", "many.soak", _JOB, _runs(50)),
+    Verb("schema", _PROVE, "print the JSON Schema of what `run --json` writes", "schema.schema"),
     Verb("completion", _PROVE, "print completion code for a shell", "shell.completion",
          (), _shell),
 )  # fmt: skip
