@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import pytest
-from l2gate.transport.kernel_log import Kind, sign_of
+from l2gate.transport.kernel_log import Severity, sign_of
 
 CRASHES = [
     "Kernel panic - not syncing: Fatal exception",
@@ -52,16 +52,18 @@ STALLS = [
     "watchdog: BUG: soft lockup - CPU#0 stuck for 22s! [q:9]",
     "BUG: workqueue lockup - pool cpus=0 node=0 flags=0x0 nice=0 stuck for 31s!",
 ]
-KINDS = {Kind.CRASH: CRASHES, Kind.COMPLAINT: COMPLAINTS, Kind.STALL: STALLS}
+KINDS = {Severity.CRASH: CRASHES, Severity.COMPLAINT: COMPLAINTS, Severity.STALL: STALLS}
 EACH = [(kind, message) for kind, messages in KINDS.items() for message in messages]
 
 
 @pytest.mark.parametrize("before", ["", "[    7.000001] ", "<4>[    7.000001] ", "[ 7.1][  T99] ",
                                     "<4>", "login: [    7.000001] "])  # fmt: skip
-@pytest.mark.parametrize(("kind", "message"), EACH)
-def test_what_a_kernel_says_of_itself_is_recognized(kind: Kind, message: str, before: str) -> None:
+@pytest.mark.parametrize(("severity", "message"), EACH)
+def test_what_a_kernel_says_of_itself_is_recognized(
+    severity: Severity, message: str, before: str
+) -> None:
     found = sign_of(before + message)
-    assert found is not None and found.kind is kind and found.source
+    assert found is not None and found.severity is severity and found.source
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_pluses_belong_to_the_longest_path_that_is_there(
     "text",
     ["", "debian", "debian:1.0", "debian:6.12+odd", "debian:6.12+no.patch", "dir:/no", "x:y"],
 )
-def test_what_names_nothing_is_refused_with_a_mend(text: str) -> None:
+def test_what_names_nothing_is_refused_with_a_hint(text: str) -> None:
     with pytest.raises(KernelSpecError) as refused:
         parse(text)
     assert refused.value.hint

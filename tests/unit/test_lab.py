@@ -46,7 +46,7 @@ def test_a_user_with_a_free_sudo_becomes_root(as_user: Path) -> None:
         assert done.stdout == "a  b 0\n"
 
 
-def test_a_user_without_is_refused_with_the_mend(as_user: Path) -> None:
+def test_a_user_without_is_refused_with_the_hint(as_user: Path) -> None:
     _program(as_user, "sudo", "echo 'sudo: a password is required' >&2; exit 1")
     with (
         LocalConnection("L0") as connection,

@@ -118,7 +118,7 @@ class Host(ABC):
         """What L0's kernel has said of a fault of its own since the job began, or None."""
         for line in self.console.text().splitlines():
             sign = kernel_log.sign_of(line)
-            if sign and (self.keeps_time or sign.kind is not kernel_log.Kind.STALL):
+            if sign and (self.keeps_time or sign.severity is not kernel_log.Severity.STALL):
                 return line.strip()
         return None
 

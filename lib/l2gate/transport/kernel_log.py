@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Kind(Enum):
+class Severity(Enum):
     """How a kernel is that says so."""
 
     #: It is broken, or does not go on.
@@ -28,12 +28,12 @@ class Kind(Enum):
 class Sign:
     """A message of a kernel; ``source`` is where it is printed."""
 
-    kind: Kind
+    severity: Severity
     pattern: str
     source: str
 
 
-_CRASH, _COMPLAINT, _STALL = Kind.CRASH, Kind.COMPLAINT, Kind.STALL
+_CRASH, _COMPLAINT, _STALL = Severity.CRASH, Severity.COMPLAINT, Severity.STALL
 
 SIGNS = (
     Sign(_CRASH, r"Kernel panic - not syncing", "kernel/panic.c"),

@@ -113,7 +113,7 @@ class Lab:
         return Supervisor(self.connection, argv, within, log, say)
 
 
-class Way(Protocol):
+class Access(Protocol):
     """How a lab host is reached."""
 
     @property
@@ -121,15 +121,15 @@ class Way(Protocol):
     def connect(self, settings: Settings, deadline: Deadline) -> Connection: ...
 
 
-def open_lab(way: Way, helper: Path, settings: Settings) -> Lab:
+def open_lab(access: Access, helper: Path, settings: Settings) -> Lab:
     """Connect, become root, make the folder and bring the helper.
 
     Raises BenchError where there is no connection, MissingPrerequisite where there is no root.
     """
-    start = Deadline(f"connecting to {way.name}", _CONNECT_SECONDS * settings.patience)
-    connection = way.connect(settings, start)
+    start = Deadline(f"connecting to {access.name}", _CONNECT_SECONDS * settings.patience)
+    connection = access.connect(settings, start)
     try:
-        user = _become_root(connection, way.name, start)
+        user = _become_root(connection, access.name, start)
         clock = Deadline("measuring L0's speed", 2 * _CONNECT_SECONDS * settings.patience)
         slow = min(_SLOWEST, max(1.0, _slowness(connection, clock)))
         budget = Budget(slow * settings.patience)

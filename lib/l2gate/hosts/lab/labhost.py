@@ -11,7 +11,7 @@ from pathlib import Path
 from l2gate.foundation.deadline import Deadline
 from l2gate.hosts.checks import require
 from l2gate.hosts.host import GuestFiles, Host, HostContext, Program
-from l2gate.hosts.lab.access import JOBS, Lab, Way, open_lab, restore
+from l2gate.hosts.lab.access import JOBS, Access, Lab, open_lab, restore
 from l2gate.hosts.lab.prerequisites import host_checks
 from l2gate.hosts.lab.supervisor import Supervisor
 from l2gate.transport.connection import Connection, Remote
@@ -24,8 +24,8 @@ class LabHost(Host):
 
     emulator = ""
 
-    def __init__(self, way: Way, context: HostContext) -> None:
-        self.spec, self._way, self._context = way.name, way, context
+    def __init__(self, access: Access, context: HostContext) -> None:
+        self.spec, self._access, self._context = access.name, access, context
         self.settings, self.timeline = context.settings, context.timeline
         self._console = Console("L0", context.logs / "l0-console.log")
         self._lab: Lab | None = None
@@ -63,7 +63,7 @@ class LabHost(Host):
         Raises MissingPrerequisite with doctor's words where the suite cannot run.
         """
         images = self._context.images
-        self._lab = open_lab(self._way, images.helper, self.settings)
+        self._lab = open_lab(self._access, images.helper, self.settings)
         self.helper, self.budget = self.lab.helper, self.lab.budget
         self._put_back_what_others_left()
         self._take()
