@@ -64,6 +64,14 @@ def test_a_watch_tells_of_a_crash_while_others_wait(tmp_path: Path) -> None:
     watch.close()
 
 
+def test_a_watch_leaves_a_kernel_that_complains_to_the_test(tmp_path: Path) -> None:
+    level, crashed = console(tmp_path, "booting\n"), threading.Event()
+    watch = CrashWatch(level, crashed.set)
+    level.log.write_text("WARNING: CPU: 0 PID: 858 at arch/x86/kvm/x86.c:9903 f+0x1/0x2 [kvm]\n")
+    assert not crashed.wait(1.2)
+    watch.close()
+
+
 def test_a_watch_that_is_closed_tells_nothing(tmp_path: Path) -> None:
     level, crashed = console(tmp_path, "booting\n"), threading.Event()
     CrashWatch(level, crashed.set).close()

@@ -42,11 +42,21 @@ class Console:
 
     def crash(self) -> str | None:
         """The first line that tells of a panic, oops, WARN or stall, if there is one."""
-        start = int(self._forgiven.read_text()) if self._forgiven.exists() else 0
-        for line in self.text()[start:].splitlines():
+        for line in self._lines():
             if kernel_log.sign_of(line) or _ENDED.search(line):
                 return line.strip()
         return None
+
+    @property
+    def broken(self) -> bool:
+        """Whether its kernel has crashed, and not only complained: it may answer no more."""
+        signs = (kernel_log.sign_of(line) for line in self._lines())
+        return any(sign and sign.severity is kernel_log.Severity.CRASH for sign in signs)
+
+    def _lines(self) -> list[str]:
+        """All that was not forgiven."""
+        start = int(self._forgiven.read_text()) if self._forgiven.exists() else 0
+        return self.text()[start:].splitlines()
 
     def check(self) -> None:
         """Raises GuestCrash if the level is not well."""
@@ -85,7 +95,7 @@ class Console:
 
 class CrashWatch:
     """Looks at a console, in a thread of its own, while others wait for what a crashed level will
-    never say: at the first sign of a crash ``call`` is called, once. Close it."""
+    never say: when it has crashed, ``call`` is called, once. Close it."""
 
     def __init__(self, console: Console, call: Callable[[], None]) -> None:
         self._console, self._call = console, call
@@ -111,7 +121,7 @@ class CrashWatch:
         if size == self._size:
             return False
         self._size = size
-        return self._console.crash() is not None
+        return self._console.broken
 
 
 class ConsolePump:
