@@ -12,4 +12,7 @@ class RefusedWhateverL1Intercepts(SystemTest):
 
     @contract_test("refuse", on=StandaloneVm)
     def test_every_exception_and_path(self, vm: StandaloneVm) -> None:
+        """EINVAL while L2 is active, intercepted or not, by KVM_SET_VCPU_EVENTS and
+        KVM_SYNC_X86_EVENTS; nothing changes. While L1 is active, and with injected=0, it is
+        accepted."""
         vm.must_keep("refused")

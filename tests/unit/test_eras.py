@@ -69,11 +69,11 @@ def row(table: str, name: str, **words: str) -> Case:
 
 def answer(format_: str, **given: Any) -> Seen:
     raw: dict[str, Any] = {
-        "errno": None, "nested_state": True, "guest_mode": True, "cr3": "0x5000", "changed": [],
-        "returned": {"injected": 0, "pending": 0, "has_payload": 0}, "hits": [], "dr7": "0x400",
-        "cr2": "0xc2c2c000", "dr6": "0xffff0ff2", "back": True, **given,
+        "errno": None, "nested_state": True, "guest_mode": True, "cr3": "0x5000", "rip": "0x0",
+        "changed": [], "returned": {"injected": 0, "pending": 0, "has_payload": 0}, "hits": [],
+        "dr7": "0x400", "cr2": "0xc2c2c000", "dr6": "0xffff0ff2", "back": True, **given,
     }  # fmt: skip
-    return Seen(raw, format_)
+    return Seen.from_answer(raw, format_)
 
 
 def hit(vector: int) -> dict[str, Any]:

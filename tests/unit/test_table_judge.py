@@ -32,10 +32,11 @@ EXITED = case("c 14 0x6 0x5000 L2 none exit given same payload")
 
 def seen(format_: str = "vmx", **given: Any) -> Seen:
     raw: dict[str, Any] = {
-        "errno": None, "nested_state": True, "guest_mode": True, "cr3": "0x4000", "changed": [],
-        "returned": NOTHING, "hits": [], "dr7": "0x400", "back": True, **given,
+        "errno": None, "nested_state": True, "guest_mode": True, "cr3": "0x4000", "rip": "0x0",
+        "who": "nobody", "changed": [], "returned": NOTHING, "hits": [], "dr7": "0x400",
+        "back": True, **given,
     }  # fmt: skip
-    return Seen(raw, format_)
+    return Seen.from_answer(raw, format_)
 
 
 def hit(vector: int = 14, **given: Any) -> dict[str, Any]:

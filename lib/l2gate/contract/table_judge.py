@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping
+
+import msgspec
+from msgspec import Struct, field
 
 from l2gate.contract import eras
 from l2gate.contract.case_result import Afterwards, TableCase, TableProof
 from l2gate.contract.judge import Judgement, Ruling, Verdict
+from l2gate.contract.outcome import Registers, Told
 from l2gate.contract.paths import HELPER, InjectionPath
 from l2gate.contract.table import NUMBERS, Case
 from l2gate.contract.words import LANGUAGE
+from l2gate.foundation.errors import HelperError
 from l2gate.vendors import vendors
 from l2gate.vendors.vendor import VALID, Vendor
 
@@ -24,78 +27,69 @@ _DR7_GD = 1 << 13
 _PF = 14
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The helper's answer to one case (lib/helper/cases.c)."""
+class Seen(Struct, frozen=True, kw_only=True):
+    """The helper's answer to one case (lib/helper/cases_report.c), by its own names.
 
-    raw: dict[str, Any]
+    ``format`` is the vendor's. ``changed`` is what the ioctl has changed of the vCPU, ``events``
+    what KVM_GET_VCPU_EVENTS returned right afterwards. Then the vCPU ran (not if ``who`` is
+    `not-run`): ``hits`` is what handlers recorded, ``exit`` what L1 recorded of its VM-exit,
+    ``earlier`` of the one before the injection, ``back`` whether L2 and L1 went on; ``cr2``,
+    ``dr6`` and ``dr7`` are the vCPU's.
+    """
+
     format: str
+    errno: str | None
+    nested_state: bool
+    guest_mode: bool
+    cr3: str
+    rip: str
+    changed: list[str]
+    events: Registers = field(name="returned")
+    who: str
+    back: bool = False
+    hits: list[Registers] = []
+    exit: Registers = {}
+    earlier: Registers = {}
+    cr2: str = "none"
+    dr6: str = "none"
+    dr7: str | None = None
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, object], format_: str) -> Seen:
+        """Raises HelperError for what is no such answer."""
+        try:
+            return msgspec.convert({**answer, "format": format_}, cls)
+        except msgspec.ValidationError as error:
+            raise HelperError(f"the helper's answer to a case cannot be read: {error}") from error
 
     @property
     def vendor(self) -> Vendor:
         return vendors.named(self.format)
 
     @property
-    def errno(self) -> str | None:
-        name: str | None = self.raw["errno"]
-        return name
-
-    @property
-    def who(self) -> str:
-        return str(self.raw["who"])
-
-    @property
-    def guest_mode(self) -> bool:
-        return bool(self.raw["guest_mode"])
-
-    @property
     def how(self) -> str:
         """By what it is known whether L2 was on the vCPU."""
-        if not self.raw["nested_state"]:
-            return f"CR3 {self.raw['cr3']} (the kernel has no KVM_GET_NESTED_STATE)"
+        if not self.nested_state:
+            return f"CR3 {self.cr3} (the kernel has no KVM_GET_NESTED_STATE)"
         says = "says" if self.guest_mode else "denies"
         return f"KVM_GET_NESTED_STATE ({self.vendor.name}) {says} guest mode"
 
     @property
-    def changed(self) -> list[str]:
-        return list(self.raw["changed"])
-
-    @property
-    def back(self) -> bool:
-        """Whether L2 and L1 went on afterwards."""
-        return bool(self.raw.get("back"))
-
-    @property
-    def hits(self) -> list[dict[str, Any]]:
-        return list(self.raw.get("hits", ()))
-
-    @property
-    def exit(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.raw.get("exit", {})
-        return found
-
-    @property
-    def earlier(self) -> dict[str, Any]:
-        """L1's log of the VM-exit before the injection."""
-        found: dict[str, Any] = self.raw.get("earlier", {})
-        return found
-
-    @property
-    def place(self) -> dict[str, Any]:
+    def place(self) -> Registers:
         """What the receiver found: its record of the exception, or of the VM-exit."""
         return self.exit or (self.hits[0] if self.hits else {})
 
     def register(self, name: str) -> str:
         """CR2 or DR6 as the receiver finds it; as the vCPU holds it if nobody got anything."""
-        return str(self.place.get(name, "none") if self.place else self.raw.get(name, "none"))
+        of_vcpu: Registers = {"cr2": self.cr2, "dr6": self.dr6}
+        return str((self.place or of_vcpu).get(name, "none"))
 
     @property
     def returned(self) -> str:
-        events = self.raw["returned"]
-        if events["injected"]:
+        if self.events["injected"]:
             return "injected"
-        if events["pending"]:
-            return "pending+payload" if events["has_payload"] else "pending"
+        if self.events["pending"]:
+            return "pending+payload" if self.events["has_payload"] else "pending"
         return "nothing"
 
     @property
@@ -155,11 +149,11 @@ def _proof(seen: Seen) -> TableProof:
     return TableProof(
         guest_mode=seen.guest_mode,
         how=seen.how,
-        cr3=seen.raw["cr3"],
-        rip=seen.raw["rip"],
+        cr3=seen.cr3,
+        rip=seen.rip,
         unchanged=not seen.changed,
         changed=seen.changed,
-        returned=seen.raw["returned"],
+        returned=seen.events,
         earlier=seen.earlier or None,
         exit=seen.exit or None,
         liveness=Afterwards(l1=seen.back, l2=seen.back, hits=seen.hits),
@@ -228,7 +222,7 @@ def _without_its_past(case: Case, seen: Seen) -> str | None:
     if case.words.get("earlier") != "yes":
         return None
     past = seen.earlier
-    if int(past.get("interruption_info", "0"), 16) & 0xFF != _PF:
+    if int(str(past.get("interruption_info", "0")), 16) & 0xFF != _PF:
         return "L2's #PF did not exit to L1 before"
     told = (_number(past["error_code"]), _number(past["qualification"]))
     if told[0] == hex(case.code or 0) or told[1] == hex(case.payload or 0):
@@ -236,7 +230,8 @@ def _without_its_past(case: Case, seen: Seen) -> str | None:
     return None
 
 
-def _number(text: str) -> str:
+def _number(told: Told) -> str:
+    text = str(told)
     return text if text == "none" else f"{int(text, 0):#x}"
 
 
@@ -270,8 +265,10 @@ def _vectoring(_: Case, seen: Seen) -> str:
 def _gd(_: Case, seen: Seen) -> str:
     """DR7.GD as the receiver finds it: L1 in its VMCS or VMCB, a handler in the register. The
     helper clears it in between if KVM says that it is still set."""
-    found = [seen.exit["dr7"]] if seen.exit else [seen.raw["dr7"], *(h["dr7"] for h in seen.hits)]
-    return "set" if any(int(dr7, 16) & _DR7_GD for dr7 in found) else "clear"
+    found = [seen.exit["dr7"]] if seen.exit else [seen.dr7, *(hit["dr7"] for hit in seen.hits)]
+    if None in found:  # it did not run
+        return "none"
+    return "set" if any(int(str(dr7), 16) & _DR7_GD for dr7 in found) else "clear"
 
 
 #: What was seen, by the name of a table's column.
@@ -330,7 +327,7 @@ def _told(case: Case, seen: Seen) -> str | None:
     migration takes along."""
     if "returned" not in case.expected or seen.returned == "nothing":
         return None
-    events, code = seen.raw["returned"], case.code
+    events, code = seen.events, case.code
     told = [events["vector"], events["has_code"], events["code"]]
     sent = [case.vector, int(code is not None), f"{code or 0:#x}"]
     if events["has_payload"]:

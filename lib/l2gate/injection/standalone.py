@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from l2gate.contract import eras
@@ -60,14 +60,10 @@ class StandaloneVm(Evidence):
         for case, answer in zip(cases, answers, strict=True):
             if isinstance(answer, str) and _restored_too_early(case, platform):
                 self._unasked(case.table, 1, f"a KVM that restores L2 as 5.8 does: {answer}")
-            elif isinstance(answer, str):
-                self._conclude(case, answer, platform, each)
             else:
-                self._conclude(case, Seen(answer, platform.format), platform, each)
+                self._conclude(case, answer, platform, each)
 
-    def _ask(
-        self, cases: Sequence[Case]
-    ) -> tuple[Platform, list[Case], list[dict[str, Any] | str]]:
+    def _ask(self, cases: Sequence[Case]) -> tuple[Platform, list[Case], list[Seen | str]]:
         """The cases that hold here and their answers, by one process over one channel. What could
         not be conducted is asked once more, of another process and VM: in 4.20 a level now and then
         does not start in one that has seen a migration. Else there is why instead of an answer."""
@@ -88,9 +84,7 @@ class StandaloneVm(Evidence):
         text = f"{place}: it could not be conducted ({why}), and is asked again of another VM"
         self.timeline.note("L0", text, shown=True)
 
-    def _batch(
-        self, cases: Sequence[Case]
-    ) -> tuple[Platform, list[Case], list[dict[str, Any] | str]]:
+    def _batch(self, cases: Sequence[Case]) -> tuple[Platform, list[Case], list[Seen | str]]:
         deadline = self.budget.deadline("the helper starts cases on L0", _START_SECONDS)
         with self._l0.start([self.facts.helper, "cases"], deadline) as remote:
             platform = platform_of(remote.read_object(deadline))
@@ -98,7 +92,7 @@ class StandaloneVm(Evidence):
             remote.send("\n".join(case.request for case in here))
             seconds = _START_SECONDS + _CASE_SECONDS * len(here)
             deadline = self.budget.deadline(f"{len(here)} cases on L0", seconds)
-            return platform, here, [_answer(remote, deadline) for _ in here]
+            return platform, here, [_answer(remote, deadline, platform.format) for _ in here]
 
     def _tell_unasked(self, cases: Sequence[Case], platform: Platform) -> None:
         """What the kernel or the CPU has not, and how many cases that costs."""
@@ -151,7 +145,7 @@ def _about_another(table: Table, platform: Platform) -> NotHere:
     )
 
 
-def platform_of(head: dict[str, Any]) -> Platform:
+def platform_of(head: Mapping[str, Any]) -> Platform:
     """What the helper's first line says of the host and its kernel."""
     caps = head["caps"]
     return Platform(
@@ -165,9 +159,9 @@ def platform_of(head: dict[str, Any]) -> Platform:
     )
 
 
-def _answer(remote: Remote, deadline: Deadline) -> dict[str, Any] | str:
+def _answer(remote: Remote, deadline: Deadline, format_: str) -> Seen | str:
     """The lines up to `done`: the helper's answer, or why there is none."""
-    answer: dict[str, Any] = {}
+    answer: Mapping[str, object] = {}
     why = ""
     while True:
         line = remote.read_line(deadline)
@@ -177,7 +171,9 @@ def _answer(remote: Remote, deadline: Deadline) -> dict[str, Any] | str:
             why = why or f"the helper said {line!r}"
             continue
         if told["type"] == "done":
-            return why or answer or "the helper said nothing"
+            if not why and answer:
+                return Seen.from_answer(answer, format_)
+            return why or "the helper said nothing"
         if told["type"] == "case":
             answer = told
         else:

@@ -112,7 +112,8 @@ class Observer:
                 platform = platform_of(remote.read_object(deadline))
                 if case.where not in ("any", platform.format):
                     return None
-                return _seen(case, Seen(remote.ask(case.request, deadline), platform.format))
+                answer = remote.ask(case.request, deadline)
+                return _seen(case, Seen.from_answer(answer, platform.format))
         except L2gateError as error:
             return {"helper": error.cause}
 
