@@ -77,7 +77,10 @@ SIGNS = (
 #: What stands before a message: its priority, its time, and who printed it (CONFIG_PRINTK_CALLER).
 #: Where there is a time, a program may have left the line unfinished before it.
 _BEGINS = r"(?:^(?:<\d+>)?|\[ *\d+\.\d+\] ?)(?:\[ *[TC]\d+\] ?)?"
-_COMPILED = tuple((sign, re.compile(_BEGINS + f"(?:{sign.pattern})")) for sign in SIGNS)
+#: All signs at once, each a group of its own: a console is read whole at every look at it.
+_ANY = re.compile(
+    _BEGINS + "(?:" + "|".join(f"(?P<s{n}>{sign.pattern})" for n, sign in enumerate(SIGNS)) + ")"
+)
 
 #: Messages of a sign that say nothing of KVM, each with its reason.
 HARMLESS = (
@@ -90,7 +93,7 @@ HARMLESS = (
 
 def sign_of(line: str) -> Sign | None:
     """Of what this line of a kernel's log is a sign; None for any other, and for a harmless one."""
-    found = next((sign for sign, pattern in _COMPILED if pattern.search(line)), None)
+    found = _ANY.search(line)
     if found is None or any(pattern.search(line) for pattern in HARMLESS):
         return None
-    return found
+    return next(sign for n, sign in enumerate(SIGNS) if found[f"s{n}"] is not None)
