@@ -22,14 +22,6 @@ from l2gate.foundation.settings import checkout
 PATIENCE = 20.0  # seconds: far more than any step here takes
 
 
-@pytest.fixture(scope="module")
-def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("helper")
-    command = ["make", "-s", "-C", str(checkout() / "lib/helper"), f"OUT={folder}"]
-    subprocess.run([*command, "l2gate-helper"], check=True)
-    return folder / "l2gate-helper"
-
-
 def eventually(true: Callable[[], bool]) -> bool:
     """Whether it comes true within our patience."""
     last = time.monotonic() + PATIENCE

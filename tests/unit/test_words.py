@@ -11,17 +11,8 @@ from typing import Any
 import pytest
 from l2gate.contract import table, words
 from l2gate.foundation.errors import CaseTableError
-from l2gate.foundation.settings import checkout
 
 VALUES = 'VALUE(NONE, 0, "none")\nVALUE(YES, 1, "yes")\nCONSTANT(RESET, 0x400, "a, b")\n'
-
-
-@pytest.fixture(scope="module")
-def helper(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("helper")
-    command = ["make", "-s", "-C", str(checkout() / "lib/helper"), f"OUT={folder}"]
-    subprocess.run([*command, "l2gate-helper"], check=True)
-    return folder / "l2gate-helper"
 
 
 def says(helper: Path, *arguments: str) -> str:
