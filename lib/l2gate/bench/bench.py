@@ -107,7 +107,7 @@ class Bench:
         self._end_l1()
         with self.timeline.step("L0", f"exchanging KVM for {kernel.spec}", "exchange"):
             self._host.exchange_kvm(kernel)
-        self._kernel_fact(kernel)
+        self._told_kernel(describe(kernel))
         self._begin(l1)
 
     @property
@@ -168,13 +168,10 @@ class Bench:
             )
             host = self._host = self.kind.make(context, kernel)
         if kernel:
-            self._kernel_fact(kernel)
+            self._told_kernel(describe(kernel))
         does = f"boots {kernel.release}" if kernel else "is made ready"
         with self.timeline.step("L0", f"{self.kind.name} {does}", "host"):
             host.boot()
-
-    def _kernel_fact(self, kernel: KernelUnderTest) -> None:
-        self._told_kernel(describe(kernel))
 
     def _told_kernel(self, kernel: KernelDescription) -> None:
         self.timeline.record(KernelFound(level="L0", text=kernel.spec, kernel=kernel))
@@ -223,8 +220,8 @@ class Bench:
         if self._l1_count == 1:
             return self.folder, self.logs
         places = self.folder / f"l1-{self._l1_count}", self.logs / f"l1-{self._l1_count}"
-        for context in places:
-            context.mkdir(mode=0o700)
+        for place in places:
+            place.mkdir(mode=0o700)
         return places
 
     def _boot_l1(self, host: Host, l0: L0) -> Returning:

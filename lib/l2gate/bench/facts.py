@@ -57,6 +57,10 @@ class BenchFacts:
     def vendor(self) -> Vendor:
         return vendors.named(self.format)
 
+    def console(self, level: str) -> Console:
+        """That level's console, for a test to watch."""
+        return Console(level, Path(self.consoles[level]))
+
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1))
         path.chmod(0o600)
@@ -80,8 +84,3 @@ class BenchFacts:
                 "run the tests by `make run` or by .venv/bin/avocado run tests/",
             )
         return cls.read(Path(path))
-
-
-def consoles(facts: BenchFacts) -> list[Console]:
-    """The consoles of the bench, for a test to watch."""
-    return [Console(level, Path(log)) for level, log in facts.consoles.items()]

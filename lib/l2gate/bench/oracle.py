@@ -84,7 +84,8 @@ class _Seen:
 def ask(settings: Settings, timeline: Timeline, *, boot: bool = False) -> KernelAnswer:
     """Ask the kernel that ``settings`` name; with ``boot`` also one whose source would tell.
 
-    Raises UsageError for a usage error, MissingPrerequisite where it cannot be asked.
+    Raises UsageError for settings that name no kernel or host, MissingPrerequisite where it cannot
+    be asked.
     """
     kind = kinds.find(settings.host)
     kinds.refuse_nonsense(kind, settings)

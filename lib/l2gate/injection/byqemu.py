@@ -10,7 +10,6 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 from l2gate.contract.outcome import ExceptionRequest, QemuOutcome, VcpuState
@@ -24,7 +23,6 @@ from l2gate.guests.restart import Restart, status
 from l2gate.guests.victim import Victim
 from l2gate.injection.evidence import none_chosen
 from l2gate.injection.session import Session
-from l2gate.transport.console import Console
 
 #: What L1's Linux says when a machine check is its end (arch/x86/kernel/cpu/mce/core.c).
 _MCE_WORDS = re.compile(r"Machine check|\[Hardware Error\]|machine check", re.IGNORECASE)
@@ -71,7 +69,7 @@ class ByQemu(Session):
                 f"use a kernel of {since} or later",
             )
         super()._connect()
-        self._console = Console("L1", Path(self.facts.consoles["L1"]))
+        self._console = self.facts.console("L1")
         self._began = time.monotonic()
 
     def must_reach(self, who: str, *, while_active: str) -> None:
@@ -120,7 +118,7 @@ class ByQemu(Session):
     def _stopped_in(self, level: str, victim: Victim | None = None) -> Iterator[StoppedVcpu]:
         """The vCPU stopped with ``level`` on it; at the end it goes on."""
         if level == "L1":
-            fingerprint = self._stop_in_l1(victim or self._process_in_l1())
+            fingerprint = self._stop_in_l1(victim or self._process_in_l1(Victim))
         else:
             fingerprint = self._stop_in_l2()
         try:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import ClassVar
 
-from l2gate.bench.facts import BenchFacts, consoles
+from l2gate.bench.facts import BenchFacts
 from l2gate.contract.case_result import CaseResult
 from l2gate.contract.choice import Choice, parse
 from l2gate.contract.judge import Judgement, of_test
@@ -16,7 +15,7 @@ from l2gate.foundation.deadline import Budget
 from l2gate.foundation.errors import NotHere
 from l2gate.foundation.events import Timeline
 from l2gate.records.events import CaseJudged
-from l2gate.transport.console import Console, CrashWatch
+from l2gate.transport.console import CrashWatch
 from l2gate.transport.multiplexer import SharedConnection
 
 
@@ -60,7 +59,7 @@ class Evidence:
 
     def _open(self) -> None:
         self._connections: list[SharedConnection] = []
-        watch = CrashWatch(Console("L0", Path(self.facts.consoles["L0"])), self._break_off)
+        watch = CrashWatch(self.facts.console("L0"), self._break_off)
         self._stack.callback(watch.close)
         self._connect()
 
@@ -97,8 +96,8 @@ class Evidence:
 
     def check_consoles(self) -> None:
         """Raises GuestCrash if L0 or L1 has panicked."""
-        for console in consoles(self.facts):
-            console.check()
+        for level in self.facts.consoles:
+            self.facts.console(level).check()
 
     def verdict(self) -> Judgement:
         """The worst of the judgements so far, naming the first cases that share it.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
+from typing import TypeVar
 
 from l2gate.contract.active import unproven
 from l2gate.contract.choice import words_on_qemu
@@ -16,8 +16,9 @@ from l2gate.guests.restart import Restart, status
 from l2gate.guests.victim import Victim
 from l2gate.injection.evidence import Evidence
 from l2gate.injection.injector import Injector
-from l2gate.transport.console import Console
 from l2gate.transport.qmp import Monitor
+
+V = TypeVar("V", bound=Victim)
 
 _FREEZE_SECONDS = 20
 _QMP_SECONDS = 5
@@ -47,8 +48,7 @@ class Session(Evidence):
             self._qmp("cont")
         if now in _STOPPED_FOR_GOOD:
             with self.timeline.step("L1", "L1, which QEMU has stopped, starts anew", "restart"):
-                console = Console("L1", Path(facts.consoles["L1"]))
-                Restart(self.monitor, console, self.budget).now()
+                Restart(self.monitor, facts.console("L1"), self.budget).now()
         with self.timeline.step("L2", f"L1 starts the {facts.l2} L2", "l2"):
             self.l2: L2Guest = start_l2(facts.l2, self._l1, facts.l1_helper, self.budget)
             self._stack.callback(self.l2.close)
@@ -63,9 +63,9 @@ class Session(Evidence):
         """Say something on the timeline that a reader of the report should know."""
         self.timeline.note("L1", text)
 
-    def _process_in_l1(self) -> Victim:
+    def _process_in_l1(self, kind: type[V]) -> V:
         """A process in L1 that turns exceptions into signals; ended with the session."""
-        victim = Victim(self._l1, self.facts.l1_helper, self.budget)
+        victim = kind(self._l1, self.facts.l1_helper, self.budget)
         self._stack.callback(victim.close)
         return victim
 

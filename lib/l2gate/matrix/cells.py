@@ -38,7 +38,7 @@ class Cell:
 
 
 def cells(kernels: Iterable[str], hosts: Sequence[str]) -> list[Cell]:
-    """The cross of both. Raises KernelSpecError or UsageError for a usage error."""
+    """The cross of both. Raises KernelSpecError or UsageError for what names none."""
     names = [kinds.find(host).name for host in hosts]
     return [Cell(kernel, host, *_expected(kernel)) for kernel in kernels for host in names]
 

@@ -50,14 +50,14 @@ class Spawner(ProcessSpawner):  # type: ignore[misc]
 
     async def spawn_task(self, runtime_task: Any) -> bool:
         task = runtime_task.task
-        cannot = os.environ.get(CANNOT_RUN_VARIABLE)
-        if cannot is None and task.runnable.kind != _KIND:
-            return bool(await super().spawn_task(runtime_task))
-        self.create_task_output_dir(runtime_task)
-        if cannot is not None:
+        if cannot := os.environ.get(CANNOT_RUN_VARIABLE):
+            self.create_task_output_dir(runtime_task)
             runtime_task.spawner_handle = _Ended()
             _skip(task, str(MissingPrerequisite(*json.loads(cannot))))
             return True
+        if task.runnable.kind != _KIND:
+            return bool(await super().spawn_task(runtime_task))
+        self.create_task_output_dir(runtime_task)
         words = ["task-run", *task.get_command_args()]
         context = multiprocessing.get_context("forkserver")
         process = context.Process(target=_run, args=(words, dict(os.environ)))

@@ -48,7 +48,7 @@ class GdbStub(ByQemu):
                 "short stands still), and QEMU TCG does not leave a guest for one",
                 "use a host with NRIPS, such as hardware, or one with VMX",
             )
-        self._process, self._before = self._process_in_l1(), self._said()
+        self._process, self._before = self._process_in_l1(Victim), self._said()
         self._l2_takes_its_own_int3()
         self._limit = self.budget.deadline("QEMU's gdb server", 60)
         with self._server(self._limit) as self._gdb:

@@ -97,9 +97,8 @@ class VcpuEvents(Session):
 
     def victim(self) -> WatchedProcess:
         """A process in L1 that turns exceptions into signals; ended with the session."""
-        victim = WatchedProcess(self._l1, self.facts.l1_helper, self.budget)
+        victim = self._process_in_l1(WatchedProcess)
         victim._session = self
-        self._stack.callback(victim.close)
         return victim
 
     @property
