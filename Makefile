@@ -159,7 +159,7 @@ lint: venv
 	@$(RUFF) check -q --config lib/pyproject.toml lib tests
 	@$(RUFF) format -q --check --config lib/pyproject.toml lib tests
 	@$(VENV)/bin/mypy --config-file lib/pyproject.toml lib/l2gate tests/unit tests/acceptance tests/install tests/injection
-	@clang-format --dry-run -Werror lib/helper/*.[ch]
+	@clang-format --dry-run -Werror lib/helper/*.[ch] images/bochs/*.c
 	@find .ci images lib -name '*.sh' -exec shellcheck --shell=dash {} +
 	@shellcheck .ci/run
 	@mkdir -p build && $(MAKE) -s -C lib/helper OUT=../../build l2gate-helper

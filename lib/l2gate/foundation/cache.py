@@ -145,6 +145,7 @@ KINDS = {
     "userland": "the image of L0 and L1",
     "helper": "the helper binary",
     "rom": "the ROM by which Bochs starts a kernel",
+    "park": "what is loaded into Bochs to park it",
     "bochs": "what was found out of a Bochs binary",
 }
 

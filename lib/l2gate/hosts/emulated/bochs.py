@@ -24,10 +24,13 @@ from l2gate.hosts.emulated.bochsprogram import (
 )
 from l2gate.hosts.emulated.kind import EmulatedKind
 from l2gate.hosts.emulated.machine import EmulatedHost
+from l2gate.hosts.emulated.parked import Forked, Link, Parked
 from l2gate.vendors.vmx import Vmx
 
 _MEGABYTES = 1536
 _SECTORS_PER_CYLINDER = 16 * 63
+#: Nominal seconds in which a copy of a machine is made.
+_PARK_SECONDS = 2
 
 
 class BochsHost(EmulatedHost):
@@ -39,6 +42,7 @@ class BochsHost(EmulatedHost):
     #: flush their own with it, and find old bytes where they have just patched themselves.
     command_line = f"{EmulatedHost.command_line} tsc_early_khz={IPS // 1000} noinvpcid"
     _terminal: Terminal | None = None
+    _link: Link | None = None
     _port = 0
 
     @property
@@ -49,8 +53,26 @@ class BochsHost(EmulatedHost):
         bochs = Bochs.find(self.settings)
         config = self.private / "bochsrc"
         config.write_text(self._config(bochs))
-        self._terminal = Terminal()
-        return start(bochs, config, self._terminal)
+        self._terminal, self._link = Terminal(), Link()
+        return start(bochs, config, self._terminal, self._link)
+
+    def park(self, folder: Path, idle: float) -> Parked:
+        """Leave a parked copy of this machine, as it is now, in ``folder``, which is made; it ends
+        after ``idle`` seconds without use (0: never). This machine runs on, and its connections
+        with it; in the copy they are closed. Raises BenchError."""
+        if self._link is None or self._why_dead():
+            raise BenchError("L0 does not run: it cannot be parked", "boot it first")
+        deadline = self.budget.deadline("L0 leaves a parked copy", _PARK_SECONDS)
+        return self._link.park(self._console.log, self.emulator_log, folder, idle, deadline)
+
+    def go_on_from(self, parked: Parked) -> Forked:
+        """Become a machine that goes on from where ``parked`` was, in place of `start`: with a port
+        (`ssh_port`), a console log that begins with what was said before, and an emulator log of
+        its own. What lies in L0, the keys too, is what was there. Raises BenchError."""
+        deadline = self.budget.deadline("a parked L0 goes on", _PARK_SECONDS)
+        forked = parked.fork(self._console.log, self.emulator_log, deadline)
+        self._link, self._port = forked.link, forked.port
+        return forked
 
     def _config(self, bochs: Bochs) -> str:
         memory = self.private / "l0-ram"
@@ -112,6 +134,9 @@ class BochsHost(EmulatedHost):
         terminal, self._terminal = self._terminal, None
         if terminal:
             terminal.close()
+        link, self._link = self._link, None
+        if link:
+            link.close()
 
 
 def _free_port() -> int:

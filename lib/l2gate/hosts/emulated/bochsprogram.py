@@ -18,6 +18,7 @@ from l2gate.foundation.errors import MissingPrerequisite
 from l2gate.foundation.process import die_with_parent, run
 from l2gate.foundation.settings import Settings
 from l2gate.hosts.emulated import ramboot
+from l2gate.hosts.emulated.parked import Link
 from l2gate.images import userland
 
 #: A CPU with VMX, EPT, unrestricted guest and VMCS shadowing, and as little else as can be.
@@ -172,18 +173,24 @@ class Terminal:
                 pass
 
 
-def start(bochs: Bochs, config: Path, terminal: Terminal) -> subprocess.Popen[bytes]:
-    """Power on. Call it in the main thread; the caller ends the process and the terminal."""
-    return subprocess.Popen(
-        [*bochs.command, "-q", "-f", str(config)],
-        stdin=terminal.slave,
-        stdout=terminal.slave,
-        stderr=terminal.slave,
-        cwd=config.parent,
-        env=bochs.environment,
-        start_new_session=True,
-        preexec_fn=die_with_parent(),
-    )
+def start(
+    bochs: Bochs, config: Path, terminal: Terminal, link: Link | None = None
+) -> subprocess.Popen[bytes]:
+    """Power on; with a ``link``, as a machine that can be parked. Call it in the main thread; the
+    caller ends the process and closes terminal and link."""
+    nothing: tuple[dict[str, str], tuple[int, ...]] = ({}, ())
+    with link.preload() if link else contextlib.nullcontext(nothing) as (more, descriptors):
+        return subprocess.Popen(
+            [*bochs.command, "-q", "-f", str(config)],
+            stdin=terminal.slave,
+            stdout=terminal.slave,
+            stderr=terminal.slave,
+            cwd=config.parent,
+            env=bochs.environment | more,
+            pass_fds=descriptors,
+            start_new_session=True,
+            preexec_fn=die_with_parent(),
+        )
 
 
 def common(bochs: Bochs, log: Path, console: Path) -> list[str]:
