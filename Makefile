@@ -165,6 +165,7 @@ lint: venv
 	@mkdir -p build && $(MAKE) -s -C lib/helper OUT=../../build l2gate-helper
 
 clean:
+	if [ -x $(L2GATE) ]; then $(L2GATE) warm --stop; fi
 	rm -rf build $(VENV) lib/l2gate.egg-info
 
 distclean: clean

@@ -20,7 +20,8 @@ from l2gate.verbs.verb import Verb
 _HOST = ("host", "kernel", "expect_kernel")
 _QUESTION = ("expect", "path", "case", "l2", "proof")
 _LAB = ("qemu", "modules", "wait", "ssh_config")
-_JOB = (*_HOST, *_QUESTION, *_LAB, "bochs", "patience")
+_EMULATED = ("bochs", "fresh", "warm", "warm_minutes")
+_JOB = (*_HOST, *_QUESTION, *_LAB, *_EMULATED, "patience")
 #: What a verb that has its own list of kernels and verdicts does not take from the environment.
 _OWN_LIST = ("host", "kernel", "expect_kernel", *_QUESTION)
 
@@ -105,6 +106,10 @@ def _down(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="all hosts that are up")
 
 
+def _warm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--stop", action="store_true", help="end and remove all that are kept")
+
+
 def _images(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("series", nargs="*", metavar="SERIES",
                         help="other Debian kernels to fetch too, such as 6.1")  # fmt: skip
@@ -146,6 +151,8 @@ VERBS = (
     Verb("up", _HOSTS, "boot a host that stays, as a lab machine", "hosts.up",
          ("host", "kernel", "bochs", "patience"), _name),
     Verb("down", _HOSTS, "shut down what `l2gate up` has booted", "hosts.down", (), _down),
+    Verb("warm", _HOSTS, "keep a booted machine for later jobs to start from, or end all that are "
+         "kept", "warm.warm", ("host", "kernel", "bochs", "warm_minutes", "patience"), _warm),
     Verb("images", _KERNELS, "fetch and build everything that jobs need", "kernels.images", (),
          _images),
     Verb("kernels", _KERNELS, "list the named kernels, or build some",
@@ -277,7 +284,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_options(group: Any, mine: Sequence[options.Option]) -> None:
     for option in mine:
         if option.type is bool:
-            group.add_argument(option.flag, action="store_true", default=None, help=option.help)
+            group.add_argument(
+                option.flag, action=argparse.BooleanOptionalAction, default=None,
+                help=f"{option.help} [{option.default}]",
+            )  # fmt: skip
             continue
         default = f" [{option.default}]" if option.default else ""
         told = group.add_argument(

@@ -43,6 +43,12 @@ class Machine(EmulatedHost):
     def ssh_port(self, deadline: Deadline) -> int:
         return 0
 
+    def save(self, folder: Path, deadline: Deadline) -> int:
+        raise NotImplementedError
+
+    def restore(self, folder: Path, deadline: Deadline) -> None:
+        raise NotImplementedError
+
 
 def failure(folder: Path, said: str, *, ended: bool = True) -> BenchError:
     machine = Machine(folder, said, ended=ended)

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from l2gate.foundation import suite
 from l2gate.foundation.events import Event
 from l2gate.records.descriptions import Digest, HostDescription, KernelDescription
 from l2gate.records.events import HostFound, KernelFound, L1QemuFound
@@ -28,7 +29,8 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 for what in ("NAME", "EMAIL")}  # fmt: skip
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "one"]):
         subprocess.run(["git", *words], cwd=root, check=True, env=os.environ | identity)
-    monkeypatch.setattr(provenance, "checkout", lambda: root)
+    for module in (provenance, suite):
+        monkeypatch.setattr(module, "checkout", lambda: root)
     return root
 
 
@@ -97,9 +99,9 @@ def test_the_suite_is_another_when_one_of_its_files_is(repository: Path) -> None
     for text in ("a", "b"):
         (repository / "lib/l2gate").mkdir(exist_ok=True)
         (repository / "lib/l2gate/x.py").write_text(text)
-        provenance.suite_digest.cache_clear()
-        digests.add(provenance.suite_digest())
-    provenance.suite_digest.cache_clear()
+        suite.digest.cache_clear()
+        digests.add(suite.digest())
+    suite.digest.cache_clear()
     assert len(digests) == 2 and all(len(one) == 64 for one in digests)
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from pathlib import Path
@@ -17,10 +18,11 @@ from l2gate.foundation.errors import BenchError, L2gateError
 from l2gate.foundation.events import Timeline
 from l2gate.foundation.settings import Settings
 from l2gate.guests.l1vm import L1Vm
-from l2gate.hosts import kinds
-from l2gate.hosts.host import Host, HostContext
+from l2gate.hosts import kinds, templates
+from l2gate.hosts.host import Host, HostContext, TemplateCapable
 from l2gate.hosts.kind import Can
 from l2gate.hosts.probe import probe
+from l2gate.hosts.templates import Template
 from l2gate.images import build
 from l2gate.images.helper import HELPER
 from l2gate.kernels.described import describe
@@ -64,6 +66,7 @@ class Bench:
         self._multiplexer: Multiplexer | None = None
         self._facts: BenchFacts | None = None
         self._images: build.Images | None = None
+        self._kernel: KernelUnderTest | None = None
         self._l1_count = 0
 
     @classmethod
@@ -79,8 +82,7 @@ class Bench:
         logs.mkdir(parents=True)
         bench = cls(settings, folder, logs, timeline)
         try:
-            bench._boot_host()
-            bench._begin(l1)
+            bench._come_up(l1)
         except BaseException:
             bench.down()
             raise
@@ -108,7 +110,8 @@ class Bench:
         with self.timeline.step("L0", f"exchanging KVM for {kernel.spec}", "exchange"):
             self._host.exchange_kvm(kernel)
         self._told_kernel(describe(kernel))
-        self._begin(l1)
+        l0 = self._examine(self._host)
+        self._begin(self._host, l0, self._boot_l1(self._host, l0) if l1 else None)
 
     @property
     def alive(self) -> bool:
@@ -138,14 +141,18 @@ class Bench:
 
     def _end_l1(self) -> None:
         vm, self._vm = self._vm, None
+        self._close_connections()
+        if vm:
+            vm.close()
+
+    def _close_connections(self) -> None:
+        """Those of the tests, and the one to L1."""
         l1, self._l1 = self._l1, None
         multiplexer, self._multiplexer = self._multiplexer, None
         if multiplexer:
             multiplexer.close()
         if l1:
             l1.close()
-        if vm:
-            vm.close()
 
     def _record_complaint(self, host: Host) -> None:
         """What the kernel under test has said of itself during the job: its end is not green."""
@@ -159,36 +166,101 @@ class Bench:
             text = f"the kernel under test complained during the job: {said}"
             self.timeline.record(KernelComplained(level="L0", text=text, said=said))
 
-    def _boot_host(self) -> None:
+    def _come_up(self, l1: bool) -> None:
+        """From a template of this kernel, if there is one and `fresh` does not forbid it; else by a
+        boot, after which it is kept as one."""
+        host = self._make_host()
+        if not isinstance(host, TemplateCapable) or self.settings.fresh:
+            return self._boot(host, l1)
+        template = templates.find(host.template_key)
+        if template is None and l1 and self.settings.warm and templates.room():
+            return self._boot_and_keep(host)
+        if template is None:
+            return self._boot(host, l1)
+        try:
+            self._resume(host, template, l1)
+        except L2gateError as error:
+            self._start_over(f"a template did not come up: {error.cause}")
+            templates.forget(template)
+            self._come_up(l1)
+
+    def _make_host(self) -> Host:
         with self.timeline.step("controller", "kernel and images", "prepare"):
-            kernel = self.kind.prepare_kernel(self.settings, self.timeline)
+            kernel = self._kernel = self.kind.prepare_kernel(self.settings, self.timeline)
             self._images = build.images(self.timeline)
             context = HostContext(
                 self.settings, self._images, self.folder, self.logs, self.timeline
             )
-            host = self._host = self.kind.make(context, kernel)
+            self._host = self.kind.make(context, kernel)
+            return self._host
+
+    def _boot(self, host: Host, l1: bool) -> None:
+        kernel = self._kernel
         if kernel:
             self._told_kernel(describe(kernel))
         does = f"boots {kernel.release}" if kernel else "is made ready"
         with self.timeline.step("L0", f"{self.kind.name} {does}", "host"):
             host.boot()
+        l0 = self._examine(host)
+        self._begin(host, l0, self._boot_l1(host, l0) if l1 else None)
+
+    def _resume(self, host: TemplateCapable, template: Template, l1: bool) -> None:
+        assert self._kernel is not None
+        self._told_kernel(describe(self._kernel))
+        text = f"{self.kind.name} goes on from a template booted at {template.booted}"
+        with self.timeline.step("L0", text, "host"):
+            host.resume(template)
+        l0 = self._examine(host)
+        self._begin(host, l0, self._adopt_l1(host, l0, template) if l1 else None)
+
+    def _boot_and_keep(self, host: TemplateCapable) -> None:
+        """Boot all, keep that, and go on as any later job will: from the template."""
+        with contextlib.closing(templates.Draft()) as draft:
+            host.template = draft.path
+            self._boot(host, l1=True)
+            try:
+                template = self._keep(host, draft)
+                self._resume(host, template, l1=True)
+            except L2gateError as error:
+                self._start_over(f"it could not be kept as a template: {error.cause}")
+            else:
+                return
+        self._boot(self._make_host(), l1=True)
+
+    def _keep(self, host: TemplateCapable, draft: templates.Draft) -> Template:
+        assert self._vm is not None
+        with self.timeline.step("L0", "L0 and L1 are kept as a template", "keep"):
+            self._close_connections()
+            about = self._vm.leave(draft.path)
+            self._vm = None
+            return draft.publish(host.keep(about))
+
+    def _start_over(self, why: str) -> None:
+        """Whatever goes wrong with a template costs a boot, not a verdict."""
+        self.timeline.note("controller", f"{why}; {self.kind.name} is booted anew", shown=True)
+        host, self._host, self._vm = self._host, None, None
+        self._close_connections()
+        if host:
+            host.close()
 
     def _told_kernel(self, kernel: KernelDescription) -> None:
         self.timeline.record(KernelFound(level="L0", text=kernel.spec, kernel=kernel))
 
-    def _begin(self, l1: bool) -> None:
-        """Judge the kernel that is there, and make what a test needs to reach the bench."""
-        host = self._host
-        assert host is not None
+    def _examine(self, host: Host) -> L0:
+        """Judge the kernel that is there."""
         l0 = l0_of.examine(host, self.settings)
         self.timeline.record(HostFound(level="L0", text=host.spec, host=l0.described(host)))
         if not self.kind.boots:
             self._told_kernel(l0.running_kernel())
         contract = l0.contract
         self.timeline.record(ContractDecided(level="L0", text=contract.name, contract=contract))
+        return l0
+
+    def _begin(self, host: Host, l0: L0, l1: Connection | None) -> None:
+        """Make what a test needs to reach the bench."""
         levels: dict[str, Connection] = {"L0": host.connection}
         if l1:
-            levels["L1"] = self._boot_l1(host, l0)
+            levels["L1"] = l1
         socket = self.folder / "multiplexer"
         socket.unlink(missing_ok=True)
         self._multiplexer = Multiplexer(socket, levels)
@@ -240,11 +312,29 @@ class Bench:
             self._l1 = Returning("L1", lambda: _equip_l1(host, l0, endpoint, helper))
             return self._l1
 
+    def _adopt_l1(self, host: Host, l0: L0, template: Template) -> Returning:
+        """The L1 of a template; it has the helper, until it starts anew."""
+        assert self._images is not None
+        helper, brings = self._images.helper, iter((False,))
+        with self.timeline.step("L1", "L1 goes on", "l1"):
+            folder, logs = self._l1_places()
+            self._vm = L1Vm(host, folder, logs)
+            endpoint = self._vm.adopt(template.folder, template.about)
+            version = self._vm.version
+            self.timeline.record(L1QemuFound(level="L0", text=version, version=version))
+            self._l1 = Returning(
+                "L1",
+                lambda: _equip_l1(host, l0, endpoint, helper if next(brings, True) else None),
+            )
+            return self._l1
 
-def _equip_l1(host: Host, l0: L0, endpoint: Endpoint, helper: Path) -> SshConnection:
+
+def _equip_l1(host: Host, l0: L0, endpoint: Endpoint, helper: Path | None) -> SshConnection:
+    """Connect to L1, and bring the ``helper`` if it is not there."""
     deadline = host.budget.deadline("L1 lets SSH in and takes the helper", 20)
     l1 = SshConnection.to_level(endpoint, deadline, via=host.connection)
-    l1.put(helper, HELPER, deadline, mode="700")
+    if helper:
+        l1.put(helper, HELPER, deadline, mode="700")
     found = probe(l1, HELPER, "L1", host.budget)
     if found["dev_kvm_error"]:
         raise BenchError(

@@ -55,6 +55,7 @@ class L0:
             emulator=host.emulator,
             nested=_nested(self.found),
             virtualization=self.vendor.name,
+            template=host.template_booted,
             **{key: self.found[key] for key in _TOLD_OF_L0 if self.found.get(key) is not None},
         )
 

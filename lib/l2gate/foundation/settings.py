@@ -149,6 +149,19 @@ class Settings:
         group="emulated",
         metavar="PROGRAM",
     )
+    fresh: bool = _option(False, "boot host and L1 anew, and not from a template", group="emulated")
+    warm: bool = _option(
+        True,
+        "keep a booted machine as a template, for later jobs to start from; see `l2gate warm`",
+        group="emulated",
+    )
+    warm_minutes: float = _option(
+        30.0,
+        "minutes after which a parked machine that no job starts from ends",
+        group="emulated",
+        metavar="MINUTES",
+        below=1e5,
+    )
     keep: bool = _option(False, "keep the bench's files for inspection")
     patience: float = _option(
         1.0, "factor on every deadline, for slow machines", metavar="FACTOR", below=1e3

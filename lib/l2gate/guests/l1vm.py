@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import GuestCrash, L2gateError
-from l2gate.hosts.host import GuestFiles, Host, Program
+from l2gate.hosts.host import GuestFiles, Host, Program, TemplateCapable
 from l2gate.images.userland import LINUX
 from l2gate.transport.connection import Connection, Remote
 from l2gate.transport.console import Console, ConsolePump
@@ -19,6 +21,8 @@ from l2gate.transport.qmp import Monitor, forwarded_port
 from l2gate.transport.ssh import Endpoint
 
 _BOOT_SECONDS = 20
+#: Where a template has its key and what its console had said.
+_KEPT_KEY, _KEPT_CONSOLE = "l1-key", "l1-console.log"
 #: noxsave: an emulated CPU's XSAVE sizes do not add up when KVM hands them on, and Linux warns.
 _COMMAND_LINE = f"{LINUX} noxsave"
 
@@ -73,6 +77,10 @@ def _version(told: dict[str, Any]) -> str:
     return f"{number} ({told['package']})" if told["package"] else number
 
 
+def _endpoint(port: int, key_file: Path, host_key: str) -> Endpoint:
+    return Endpoint("L1", "127.0.0.1", port, "root", str(key_file), host_key)
+
+
 class L1Vm:
     """L1's QEMU, from power-on to its end."""
 
@@ -84,6 +92,7 @@ class L1Vm:
         self._qemu: Program | None = None
         self._pump: ConsolePump | None = None
         self._bridge: Remote | None = None
+        self._endpoint: Endpoint | None = None
         self.pid = 0
         #: Of L1's QEMU, once it has booted: `10.0.2 (Debian 1:10.0.2+ds-2)`.
         self.version = ""
@@ -112,7 +121,43 @@ class L1Vm:
             self.version = _version(monitor.execute("query-version", deadline))
         self.pid = int(connection.run(["cat", self.places.pid], deadline).stdout)
         self.console.wait_for("l2gate: ready", deadline, self._why_dead)
-        return Endpoint("L1", "127.0.0.1", port, "root", str(key_file), server.public_line)
+        self._endpoint = _endpoint(port, key_file, server.public_line)
+        return self._endpoint
+
+    def leave(self, folder: Path) -> dict[str, Any]:
+        """Stop it and let go of it, so that `adopt` can go on with it on a machine that starts
+        where this one ends; its files are put into ``folder``. Returns what `adopt` must know.
+
+        Stopped, as an emulated CPU cannot be saved while it is inside a guest.
+        """
+        assert self._endpoint is not None
+        deadline = self.host.budget.deadline("L1 is stopped", 5)
+        self._command("stop", deadline)
+        self._let_go()
+        self._qemu = None
+        shutil.copy(self._endpoint.key_file, folder / _KEPT_KEY)
+        shutil.copy(self.console.log, folder / _KEPT_CONSOLE)
+        return {
+            "port": self._endpoint.port,
+            "host_key": self._endpoint.host_key,
+            "pid": self.pid,
+            "version": self.version,
+        }
+
+    def adopt(self, folder: Path, about: dict[str, Any]) -> Endpoint:
+        """Go on with the L1 that `leave` has left, on a host that has it. Returns the way to its
+        SSH server. Raises L2gateError."""
+        deadline = self.host.budget.deadline("L1 goes on", _BOOT_SECONDS)
+        key_file = self._folder / "l1-key"
+        shutil.copy(folder / _KEPT_KEY, key_file)
+        shutil.copy(folder / _KEPT_CONSOLE, self.console.log)
+        self.pid, self.version = int(about["pid"]), str(about["version"])
+        assert isinstance(self.host, TemplateCapable)
+        self._qemu = self.host.follow_program(deadline, self._qemu_log)
+        self._attach_console()
+        self._command("cont", deadline)
+        self._endpoint = _endpoint(int(about["port"]), key_file, str(about["host_key"]))
+        return self._endpoint
 
     def close(self) -> None:
         """Quit QEMU and see that it is gone. Idempotent."""
@@ -129,10 +174,18 @@ class L1Vm:
                     gone = f"while kill -0 {self.pid} 2>/dev/null; do :; done"
                     self._connection.run(gone, deadline, check=False)
         qemu.close()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._bridge:
             self._bridge.close()
         if self._pump:
             self._pump.join(2.0)
+
+    def _command(self, command: str, deadline: Deadline) -> None:
+        path = self.places.monitor
+        with Monitor.over(self._connection, self.helper, path, deadline) as monitor:
+            monitor.execute(command, deadline)
 
     @property
     def _connection(self) -> Connection:

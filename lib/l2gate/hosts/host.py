@@ -6,12 +6,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from l2gate.foundation.deadline import Budget, Deadline
 from l2gate.foundation.errors import BenchError
 from l2gate.foundation.events import Timeline
 from l2gate.foundation.settings import Settings
+from l2gate.hosts.templates import Template
 from l2gate.images.build import Images
 from l2gate.kernels.kernel import KernelUnderTest
 from l2gate.transport import kernel_log
@@ -67,6 +68,8 @@ class Host(ABC):
     helper: str
     #: Whether a kernel that did not get on in time has a fault of its own, not a slow machine.
     keeps_time: ClassVar[bool] = True
+    #: When the template was booted that it was started from; empty: it is no template's.
+    template_booted: str = ""
 
     @abstractmethod
     def boot(self) -> None:
@@ -134,3 +137,29 @@ class PersistentCapable(Host):
     @abstractmethod
     def wait(self) -> None:
         """Until it ends by itself."""
+
+
+class TemplateCapable(Host):
+    """One that can be kept once it is booted, for later jobs to start from (hosts/templates.py)."""
+
+    #: Where it may be kept once it is booted, set before `boot`; None: it is not to be kept.
+    template: Path | None = None
+
+    @property
+    @abstractmethod
+    def template_key(self) -> str:
+        """A name made from all that a template of it depends on: the kernel, the images, the
+        emulator, l2gate itself."""
+
+    @abstractmethod
+    def keep(self, about: dict[str, Any]) -> Template:
+        """Keep it in the folder `template`, with what the bench wants to know ``about`` L1, and end
+        it: `resume` brings it back. Nothing but its connection is in use. Raises L2gateError."""
+
+    @abstractmethod
+    def resume(self, template: Template) -> None:
+        """Instead of `boot`: go on where ``template`` stands. Raises L2gateError."""
+
+    @abstractmethod
+    def follow_program(self, deadline: Deadline, log: Path) -> Program:
+        """The program that `start_program` has started before it was kept."""

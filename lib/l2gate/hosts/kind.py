@@ -31,6 +31,8 @@ class Can(Enum):
     EXCHANGE_KVM = "exchange its KVM as it runs"
     #: Its `make` gives a PersistentCapable.
     STAY_UP = "be booted to stay"
+    #: Its `make` gives a TemplateCapable.
+    BE_KEPT = "be kept as a template"
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from l2gate.contract.judge import Verdict
-from l2gate.foundation import cache, debian
+from l2gate.foundation import cache, debian, suite
 from l2gate.hosts import kinds
 from l2gate.kernels.spec import VARIANTS, DebianSpec, DirSpec, parse
-from l2gate.report.provenance import suite_digest
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def _expected(kernel: str) -> tuple[Verdict, str]:
 def fingerprint(kernel: str) -> str:
     """A short name for all that a cell's verdict depends on, by content."""
     spec = parse(kernel)
-    parts: list[str | bytes | Path] = [kernel, suite_digest()]
+    parts: list[str | bytes | Path] = [kernel, suite.digest()]
     if isinstance(spec, DebianSpec):
         parts += [spec.suite.key, *(patch.path for patch in spec.patches)]
     if isinstance(spec, DirSpec):

@@ -24,7 +24,9 @@ class HostDescription(Struct, frozen=True, kw_only=True):
     """L0. ``spec`` is as `--host` has it, ``emulator`` the emulator's own words (empty: a machine
     that was there), ``virtualization`` VMX or SVM. ``kvm_module`` is the vendor's, ``nested`` that
     parameter of it, ``parameters`` all of them, ``kvm_parameters`` those of kvm.ko. ``release``,
-    ``version`` (its build), ``cmdline`` and ``tainted`` are L0's kernel's own. null: not known."""
+    ``version`` (its build), ``cmdline`` and ``tainted`` are L0's kernel's own. null: not known.
+    ``template`` is when the machine was booted that this one was started from (ISO 8601, UTC);
+    empty: it was booted for this job."""
 
     spec: str
     emulator: str
@@ -42,6 +44,7 @@ class HostDescription(Struct, frozen=True, kw_only=True):
     version: str | None = None
     cmdline: str | None = None
     tainted: int | None = None
+    template: str = ""
 
 
 class KernelDescription(Struct, frozen=True, kw_only=True):

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
 import platform
 import subprocess
@@ -14,14 +12,12 @@ from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 
-from l2gate.foundation.cache import sha256
+from l2gate.foundation import suite
 from l2gate.foundation.settings import checkout
 from l2gate.records.descriptions import Digest, HostDescription, KernelDescription
 
 UNKNOWN = "unknown"
 
-#: The suite's own files: what a verdict depends on beside the kernel.
-SUITE = ("lib/l2gate", "lib/helper", "tests/injection", "images/userland", "images/l2")
 #: What makes a checkout another one than its commit; results and notes beside it do not.
 _TRACKED = ("lib", "tests", "images", "Makefile", "requirements.txt", "avocado.cfg")
 _GIT_SECONDS = 10
@@ -59,8 +55,8 @@ class Controller:
 @dataclass(frozen=True)
 class Provenance:
     """``started`` is ISO 8601 in UTC, ``seconds`` the wall time of the whole. ``suite`` is the
-    SHA-256 of the suite's own files (`suite_digest`). ``emulator`` are the words of Bochs or QEMU
-    that emulate the host, ``l1_qemu`` is the version of the QEMU on L0 that runs L1; empty: none.
+    SHA-256 of the suite's own files (foundation/suite.py). ``emulator`` are the words of Bochs or
+    QEMU that emulate the host, ``l1_qemu`` is the version of the QEMU on L0 that runs L1; empty: none.
     ``image`` is null where a kernel is judged that l2gate has not booted."""
 
     started: str
@@ -102,7 +98,7 @@ class Provenance:
 def here() -> Provenance:
     """What is known before anything is asked; ``started`` is now."""
     now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return Provenance(now, version(), suite_digest(), controller())
+    return Provenance(now, version(), suite.digest(), controller())
 
 
 def version_line() -> str:
@@ -149,20 +145,6 @@ def _git(root: Path, *words: str) -> str:
         check=True, text=True, errors="replace",
     )  # fmt: skip
     return done.stdout.strip()
-
-
-@functools.cache
-def suite_digest() -> str:
-    """SHA-256 over `sha256  path` lines of the suite's own files, as sha256sum(1) prints them."""
-    root = checkout()
-    files = [
-        file
-        for folder in SUITE
-        for file in sorted((root / folder).rglob("*"))
-        if file.is_file() and file.suffix != ".pyc"
-    ]
-    lines = [f"{sha256(file)}  {file.relative_to(root)}\n" for file in files]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def controller() -> Controller:

@@ -289,7 +289,8 @@ def _place(case: CaseResult) -> str:
 # --- what was asked -------------------------------------------------------------------------------
 
 #: Of the seconds, those that are one after another.
-_PHASES = {"prepare": "kernel and images", "host": "L0 boots", "l1": "L1 boots", "tests": "tests",
+_PHASES = {"prepare": "kernel and images", "host": "L0 boots", "keep": "they are kept",
+           "l1": "L1 boots", "tests": "tests",
            "teardown": "L1 and L0 end"}  # fmt: skip
 
 
@@ -304,7 +305,9 @@ def _ground(result: Result) -> list[str]:
         l1 = result.provenance.l1_qemu if result.provenance else ""
         lines.append(
             f"host      {host.spec} ({machine}), {host.virtualization}, "
-            f"{host.kvm_module} nested={host.nested}" + (f"; L1 in QEMU {l1}" if l1 else "")
+            f"{host.kvm_module} nested={host.nested}"
+            + (f"; L1 in QEMU {l1}" if l1 else "")
+            + (f"; from a template booted at {host.template}" if host.template else "")
         )
     if result.kernel:
         kernel = result.kernel

@@ -21,6 +21,7 @@ from l2gate.hosts.checks import Check
 from l2gate.hosts.kind import Can
 from l2gate.hosts.lab import access as lab
 from l2gate.hosts.persistent import PersistentHost, persistent_hosts
+from l2gate.verbs import warm
 from l2gate.verbs.screen import beside, screen
 from l2gate.verbs.verb import wanted
 
@@ -41,6 +42,10 @@ def hosts(arguments: argparse.Namespace) -> int:
     for host in persistent_hosts():
         _print(console, f"{host.url}: {host.kind} with {host.kernel}, by `l2gate up`")
         _print(console, f"    {host.ssh}")
+    if kept := warm.listed():
+        for line in kept:
+            _print(console, line)
+        _print(console, "    l2gate warm --stop ends and removes them")
     _print(console, "l2gate doctor --host H tells whether a host can be used")
     return 0
 

@@ -22,9 +22,9 @@ from l2gate.hosts.emulated.bochsprogram import (
     quoted,
     start,
 )
-from l2gate.hosts.emulated.kind import EmulatedKind
+from l2gate.hosts.emulated.kind import TEMPLATE_OPTIONS, EmulatedKind
 from l2gate.hosts.emulated.machine import EmulatedHost
-from l2gate.hosts.emulated.parked import Forked, Link, Parked
+from l2gate.hosts.emulated.parked import PARKED, Forked, Link, Parked
 from l2gate.vendors.vmx import Vmx
 
 _MEGABYTES = 1536
@@ -73,6 +73,17 @@ class BochsHost(EmulatedHost):
         forked = parked.fork(self._console.log, self.emulator_log, deadline)
         self._link, self._port = forked.link, forked.port
         return forked
+
+    def save(self, folder: Path, deadline: Deadline) -> int:
+        parked = self.park(folder / PARKED, 60 * self.settings.warm_minutes)
+        self._power_off()
+        return parked.pid
+
+    def restore(self, folder: Path, deadline: Deadline) -> None:
+        parked = Parked.find(folder / PARKED, deadline)
+        if parked is None:
+            raise BenchError("the parked machine has ended", "see the setting warm_minutes")
+        self._process = self.go_on_from(parked)
 
     def _config(self, bochs: Bochs) -> str:
         memory = self.private / "l0-ram"
@@ -129,8 +140,8 @@ class BochsHost(EmulatedHost):
     def _last_words(self) -> list[str]:
         return panics(self.emulator_log) or super()._last_words()
 
-    def close(self) -> None:
-        super().close()
+    def _power_off(self) -> None:
+        super()._power_off()
         terminal, self._terminal = self._terminal, None
         if terminal:
             terminal.close()
@@ -166,7 +177,7 @@ KIND = EmulatedKind(
     name="emulated-intel",
     what="Bochs emulates an Intel machine with VMX: needs no virtualization hardware",
     vendor=Vmx(),
-    options=frozenset({"bochs"}),
+    options=TEMPLATE_OPTIONS | {"bochs", "warm_minutes"},
     seconds=120.0,
     host=BochsHost,
     emulator=emulator,

@@ -18,6 +18,9 @@ from l2gate.hosts.kind import Can, Kind
 from l2gate.images import build
 from l2gate.kernels.kernel import KernelUnderTest
 
+#: The settings of templates.
+TEMPLATE_OPTIONS = frozenset({"fresh", "warm"})
+
 
 @dataclass(frozen=True)
 class EmulatedKind(Kind):

@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Protocol
 
-from l2gate.foundation import cache
+from l2gate.foundation import cache, suite
 from l2gate.foundation.deadline import Budget, Deadline
 from l2gate.foundation.errors import BenchError, KernelSpecError
-from l2gate.hosts.host import GuestFiles, HostContext, PersistentCapable
+from l2gate.hosts import templates
+from l2gate.hosts.host import GuestFiles, HostContext, PersistentCapable, Program, TemplateCapable
+from l2gate.hosts.persistent import born_at
+from l2gate.hosts.templates import Template
 from l2gate.images import initramfs, userland
 from l2gate.images.helper import HELPER
 from l2gate.images.userland import BUILT_IN, LINUX
@@ -47,6 +52,21 @@ _INITRD_RECIPE = "6"
 #: Nominal seconds of a power-on on real hardware; budgets scale it.
 _BOOT_SECONDS = 20
 _EXCHANGE_SECONDS = 10
+_KEEP_SECONDS = 20
+#: L0's own word that nobody is connected to it any more.
+_LEFT_ALONE = "l2gate: left alone"
+#: L1's QEMU in a session of its own, which no connection ends. Its stderr is a FIFO that it alone
+#: holds open: whoever reads that sees the end of QEMU.
+_STAY = (
+    "rm -f {words}; mkfifo {words} && exec 3<>{words} && "
+    "{{ setsid sh -c {line} </dev/null >/dev/null 2>&3 3>&- & }} && "
+    "echo $$ >{words}.reader; exec cat <{words} >&2 3>&-"
+)
+#: The last reader is blocked where no broken connection reaches it.
+_FOLLOW = (
+    "exec 3<>{words}; kill $(cat {words}.reader); "
+    "echo $$ >{words}.reader; exec cat <{words} >&2 3>&-"
+)
 
 
 def fitness(kernel: KernelUnderTest) -> str:
@@ -78,7 +98,19 @@ def initrd(kernel: KernelUnderTest, busybox: Path) -> Path:
     return cache.make("l0-initrd", key, make) / "l0.initrd"
 
 
-class EmulatedHost(PersistentCapable):
+class Process(Protocol):
+    """What is used of subprocess.Popen: an emulator that is no child of this process has it too."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def kill(self) -> None: ...
+
+
+class EmulatedHost(PersistentCapable, TemplateCapable):
     """What both emulators share: keys, seed disk, console log, readiness, the end."""
 
     #: How much slower than hardware it is, for the deadlines.
@@ -96,7 +128,7 @@ class EmulatedHost(PersistentCapable):
         self.budget = Budget(self.slowness * context.settings.patience * slowness())
         self._console = Console("L0", context.logs / "l0-console.log")
         self.emulator_log = context.logs / "l0-emulator.log"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Process | None = None
         self._connection: SshConnection | None = None
         self._endpoint: Endpoint | None = None
 
@@ -121,11 +153,81 @@ class EmulatedHost(PersistentCapable):
             self._console.wait_for("l2gate: ready", deadline, self._why_dead)
         except BenchError as error:
             raise self._with_complaint(error) from None
-        self._endpoint = Endpoint(
-            "L0", "127.0.0.1", port, "root", str(key_file), server.public_line
-        )
-        self._connection = SshConnection.to_level(self._endpoint, deadline)
+        self._connect(port, key_file, server.public_line, deadline)
         self.connection.put(self._images.helper, HELPER, deadline, mode="700")
+
+    def _connect(self, port: int, key_file: Path, host_key: str, deadline: Deadline) -> None:
+        self._endpoint = Endpoint("L0", "127.0.0.1", port, "root", str(key_file), host_key)
+        self._connection = SshConnection.to_level(self._endpoint, deadline)
+
+    # --- templates --------------------------------------------------------------------------------
+
+    @property
+    def template_key(self) -> str:
+        parts = (self.spec, self.emulator, self.command_line, self.kernel.key)
+        files = (self._images.helper,)
+        return cache.digest(*parts, str(self.image), str(self.initrd), suite.digest(), *files)
+
+    @abstractmethod
+    def save(self, folder: Path, deadline: Deadline) -> int:
+        """Put what `restore` needs into ``folder``, and end the machine. Nobody is connected.
+        Returns the process that stays for it, or 0."""
+
+    @abstractmethod
+    def restore(self, folder: Path, deadline: Deadline) -> None:
+        """Start a process from it, so that `ssh_port` can tell the port, with the console log going
+        on from what it holds already."""
+
+    def keep(self, about: dict[str, Any]) -> Template:
+        assert self.template is not None and self._endpoint is not None
+        deadline = self.budget.deadline("L0 is kept as a template", _KEEP_SECONDS)
+        alone = f"while netstat -tn | grep -q ':22 .*ESTABLISHED'; do :; done; echo {_LEFT_ALONE}"
+        line = f"setsid sh -c {shlex.quote(f'{alone} >/dev/console')} </dev/null >/dev/null 2>&1 &"
+        self.connection.run(line, deadline)
+        self.connection.close()
+        self._console.wait_for(_LEFT_ALONE, deadline, self._why_dead)
+        parked = self.save(self.template, deadline)
+        shutil.copy(self._endpoint.key_file, self.template / "key")
+        shutil.copy(self.seed, self.template / self.seed.name)
+        shutil.copy(self._console.log, self.template / "l0-console.log")
+        return Template(
+            folder=self.template, key=self.template_key, kind=self.spec, kernel=self.kernel.spec,
+            booted=templates.now(), host_key=self._endpoint.host_key, boot_id=templates.boot_id(),
+            about=about, parked=parked, born=born_at(parked) if parked else "",
+        )  # fmt: skip
+
+    def resume(self, template: Template) -> None:
+        deadline = self.budget.deadline("L0 goes on from its template", _KEEP_SECONDS)
+        shutil.copy(template.console, self._console.log)
+        shutil.copy(template.folder / self.seed.name, self.seed)
+        self.restore(template.folder, deadline)
+        port = self.ssh_port(deadline)
+        self._connect(port, template.client_key, template.host_key, deadline)
+        self._take_keys_of_its_own(deadline)
+        self.template_booted = template.booted
+
+    def _take_keys_of_its_own(self, deadline: Deadline) -> None:
+        """From then on the template's key opens this machine no more."""
+        assert self._endpoint is not None
+        client, key_file = KeyPair.generate(), self.private / "key"
+        key_file.unlink(missing_ok=True)
+        client.write_openssh(key_file)
+        keys = f"{self.folder}/authorized_keys"
+        self.connection.run(f"umask 077; cat >{keys}", deadline,
+                            stdin=f"{client.public_line}\n".encode())  # fmt: skip
+        self._endpoint = replace(self._endpoint, key_file=str(key_file))
+
+    def start_program(self, line: str, deadline: Deadline, log: Path) -> Program:
+        script = _STAY.format(words=self._words, line=shlex.quote(line))
+        return self.connection.start(["sh", "-c", script], deadline, log)
+
+    def follow_program(self, deadline: Deadline, log: Path) -> Program:
+        script = _FOLLOW.format(words=self._words)
+        return self.connection.start(["sh", "-c", script], deadline, log)
+
+    @property
+    def _words(self) -> str:
+        return f"{self.folder}/program.words"
 
     def exchange_kvm(self, kernel: KernelUnderTest) -> None:
         """Without a boot: kvm.ko and the vendor's module are all that a variant differs in."""
@@ -230,6 +332,9 @@ class EmulatedHost(PersistentCapable):
         if self._connection:
             self._connection.close()
             self._connection = None
+        self._power_off()
+
+    def _power_off(self) -> None:
         process, self._process = self._process, None
         if process and process.poll() is None:
             process.kill()  # Bochs would answer SIGTERM with a question

@@ -34,6 +34,8 @@ from l2gate.foundation.process import run
 from l2gate.hosts.persistent import born_at
 from l2gate.images import userland
 
+#: Where a template has its parked machine.
+PARKED = "parked"
 _RECIPE = "1"
 _FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibility=hidden")
 _CONTROL = "control"

@@ -4,19 +4,25 @@
 from __future__ import annotations
 
 import re
+import shlex
+import socket
 import subprocess
 from pathlib import Path
 
 from l2gate.foundation.deadline import Deadline
-from l2gate.foundation.errors import MissingPrerequisite
+from l2gate.foundation.errors import BenchError, MissingPrerequisite
 from l2gate.foundation.process import die_with_parent, run
 from l2gate.foundation.settings import Settings
-from l2gate.hosts.emulated.kind import EmulatedKind
+from l2gate.hosts.emulated.kind import TEMPLATE_OPTIONS, EmulatedKind
 from l2gate.hosts.emulated.machine import EmulatedHost, program
 from l2gate.transport.qmp import Monitor, forwarded_port
 from l2gate.vendors.svm import Svm
 
 _QEMU = "qemu-system-x86_64"
+_MEGABYTES = 2048
+#: A template's files.
+_RAM, _STATE = "ram", "state"
+_LOOK_SECONDS = 0.01
 
 
 def emulator(settings: Settings) -> str:
@@ -33,6 +39,12 @@ def _value(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
+def _leave_ram_out(monitor: Monitor, deadline: Deadline) -> None:
+    """RAM that is a file of its own is no part of the migration."""
+    wanted = {"capability": "x-ignore-shared", "state": True}
+    monitor.execute("migrate-set-capabilities", deadline, capabilities=[wanted])
+
+
 class TcgHost(EmulatedHost):
     """QEMU TCG: one emulated AMD CPU, PIIX IDE, e1000 behind slirp."""
 
@@ -46,7 +58,62 @@ class TcgHost(EmulatedHost):
         return emulator(self.settings)
 
     def start(self) -> subprocess.Popen[bytes]:
+        ram = self._ram(self.template / _RAM, "on") if self.template else []
+        return self._start(ram)
+
+    def _ram(self, file: Path, share: str) -> list[str]:
+        """The guest's RAM in a file: written by the machine that is kept, seen by those that start
+        from it until they write themselves (mmap(2), MAP_PRIVATE)."""
+        backend = f"memory-backend-file,id=ram,size={_MEGABYTES}M,mem-path={_value(file)}"
+        return ["-object", f"{backend},share={share}", "-machine", "memory-backend=ram"]
+
+    def save(self, folder: Path, deadline: Deadline) -> int:
+        assert self._process is not None
+        with self._monitor(deadline) as monitor:
+            _leave_ram_out(monitor, deadline)
+            target = f"exec:exec cat >{shlex.quote(str(folder / _STATE))}"
+            monitor.execute("migrate", deadline, uri=target)
+            deadline.poll(lambda: self._migrated(monitor, deadline), _LOOK_SECONDS)
+            monitor.execute("quit", deadline)
+        self._process.wait()
+        return 0
+
+    def restore(self, folder: Path, deadline: Deadline) -> None:
+        self._process = self._start([*self._ram(folder / _RAM, "off"), "-incoming", "defer"])
+        with self._monitor(deadline) as monitor:
+            _leave_ram_out(monitor, deadline)
+            source = f"exec:exec cat {shlex.quote(str(folder / _STATE))}"
+            monitor.execute("migrate-incoming", deadline, uri=source)
+            deadline.poll(lambda: self._migrated(monitor, deadline), _LOOK_SECONDS)
+
+    def _migrated(self, monitor: Monitor, deadline: Deadline) -> bool:
+        """Raises BenchError if QEMU gave up."""
+        if why := self._why_dead():
+            raise BenchError(why, f"see {self.emulator_log}")
+        status = monitor.execute("query-migrate", deadline).get("status")
+        if status in ("failed", "cancelled"):
+            raise BenchError(f"QEMU's migration {status}", f"see {self.emulator_log}")
+        return bool(status == "completed")
+
+    def _monitor(self, deadline: Deadline) -> Monitor:
+        """The monitor of a QEMU that may just be starting. Raises BenchError if it ended."""
+
+        def connected() -> socket.socket | None:
+            if why := self._why_dead():
+                raise BenchError(why, f"see {self.emulator_log}")
+            end = socket.socket(socket.AF_UNIX)
+            try:
+                end.connect(str(self._monitor_path))
+            except (FileNotFoundError, ConnectionRefusedError):  # not bound yet, or not listening
+                end.close()
+                return None
+            return end
+
+        return Monitor(deadline.poll(connected, _LOOK_SECONDS), deadline)
+
+    def _start(self, more: list[str]) -> subprocess.Popen[bytes]:
         self._monitor_path = self.private / "l0-qmp"
+        self._monitor_path.unlink(missing_ok=True)
         words = [_QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
         # `max` with the vendor of an AMD CPU: KVM chooses its module by SVM, not by the name.
         words += ["-M", "pc,usb=off,vmport=off", "-accel", "tcg,thread=multi"]
@@ -55,7 +122,7 @@ class TcgHost(EmulatedHost):
         words += ["-cpu", "max,la57=off"]
         # One CPU: between two, each of the helper's hand-overs to QEMU's thread would be an IPI,
         # which costs an emulator more than the turn itself.
-        words += ["-smp", "1", "-m", "2048"]
+        words += ["-smp", "1", "-m", str(_MEGABYTES), *more]
         words += ["-kernel", str(self.kernel.fastest), "-initrd", str(self.initrd)]
         words += ["-append", self.command_line]
         for index, (file, mode) in enumerate(((self.image, "on"), (self.seed, "on"))):
@@ -65,10 +132,10 @@ class TcgHost(EmulatedHost):
         # Port 0: the kernel chooses a free one, and the monitor tells which.
         words += ["-netdev", "user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"]
         words += ["-device", "e1000,netdev=n0,romfile="]
-        words += ["-chardev", f"file,id=console,path={_value(self.console.log)}"]
+        words += ["-chardev", f"file,id=console,path={_value(self.console.log)},append=on"]
         words += ["-serial", "chardev:console"]
         words += ["-qmp", f"unix:{_value(self._monitor_path)},server=on,wait=off"]
-        with self.emulator_log.open("wb") as log:
+        with self.emulator_log.open("ab") as log:
             return subprocess.Popen(
                 words,
                 stdin=subprocess.DEVNULL,
@@ -79,8 +146,7 @@ class TcgHost(EmulatedHost):
             )
 
     def ssh_port(self, deadline: Deadline) -> int:
-        deadline.poll(lambda: self._monitor_path.exists() or bool(self._why_dead()))
-        with Monitor.at(self._monitor_path, deadline) as monitor:
+        with self._monitor(deadline) as monitor:
             table = monitor.human("info usernet", deadline)
         return forwarded_port(table)
 
@@ -89,6 +155,7 @@ KIND = EmulatedKind(
     name="emulated-amd",
     what="QEMU (TCG) emulates an AMD machine with SVM: needs no virtualization hardware, faster",
     vendor=Svm(),
+    options=TEMPLATE_OPTIONS,
     seconds=50.0,
     host=TcgHost,
     emulator=emulator,
