@@ -263,6 +263,63 @@ static void print_vms(void)
 	json_close_list();
 }
 
+enum { MOST_LEAVES = 256, MOST_MSRS = 512 };
+
+static void mix(uint64_t *digest, const void *data, size_t size)
+{
+	const uint8_t *byte = data;
+
+	while (size--)
+		*digest = (*digest ^ *byte++) * 0x100000001b3; /* FNV-1a */
+}
+
+static void mix_cpuid(uint64_t *digest, int kvm)
+{
+	static struct {
+		struct kvm_cpuid2 head;
+		struct kvm_cpuid_entry2 entries[MOST_LEAVES];
+	} leaves;
+
+	leaves.head.nent = MOST_LEAVES;
+	if (ioctl(kvm, KVM_GET_SUPPORTED_CPUID, &leaves) == 0)
+		mix(digest, leaves.entries, leaves.head.nent * sizeof(*leaves.entries));
+}
+
+/* Each by itself: KVM stops at the first that it does not have after all. */
+static void mix_msrs(uint64_t *digest, int kvm)
+{
+	static struct {
+		struct kvm_msr_list head;
+		uint32_t indices[MOST_MSRS];
+	} list;
+
+	list.head.nmsrs = MOST_MSRS;
+	if (ioctl(kvm, KVM_GET_MSR_FEATURE_INDEX_LIST, &list) != 0)
+		return;
+	for (uint32_t i = 0; i < list.head.nmsrs; i++) {
+		struct {
+			struct kvm_msrs head;
+			struct kvm_msr_entry entry;
+		} msr = { { .nmsrs = 1 }, { .index = list.indices[i] } };
+
+		ioctl(kvm, KVM_GET_MSRS, &msr);
+		mix(digest, &msr.entry, sizeof(msr.entry));
+	}
+}
+
+/*
+ * All that this KVM offers a guest, in one number: a guest that has seen one KVM may go on under
+ * another only if that offers the same (CPUID, and the MSRs that describe VMX).
+ */
+static void print_offer(int kvm)
+{
+	uint64_t digest = 0xcbf29ce484222325;
+
+	mix_cpuid(&digest, kvm);
+	mix_msrs(&digest, kvm);
+	json_hex("offer", digest);
+}
+
 static void print_kvm(void)
 {
 	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -270,8 +327,12 @@ static void print_kvm(void)
 	json_text("dev_kvm_error", kvm < 0 ? errno_name(errno) : NULL);
 	vm_print_capabilities("caps", kvm, capabilities, kvm < 0 ? 0 : COUNT(capabilities));
 	json_number("kvm_api", kvm < 0 ? -1 : ioctl(kvm, KVM_GET_API_VERSION, 0));
-	if (kvm >= 0)
-		close(kvm);
+	if (kvm < 0) {
+		json_null("offer");
+		return;
+	}
+	print_offer(kvm);
+	close(kvm);
 }
 
 /* Whether the kernel has no such system call; the arguments are wrong on purpose. */

@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from l2gate.bench import l0 as l0_of
@@ -16,8 +18,9 @@ from l2gate.foundation import debian
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, L2gateError
 from l2gate.foundation.events import Timeline
+from l2gate.foundation.scratch import Scratch
 from l2gate.foundation.settings import Settings
-from l2gate.guests.l1vm import L1Vm
+from l2gate.guests.l1vm import L1Vm, SavedL1
 from l2gate.hosts import kinds, templates
 from l2gate.hosts.host import Host, HostContext, TemplateCapable
 from l2gate.hosts.kind import Can
@@ -26,7 +29,7 @@ from l2gate.hosts.templates import Template
 from l2gate.images import build
 from l2gate.images.helper import HELPER
 from l2gate.kernels.described import describe
-from l2gate.kernels.kernel import KernelUnderTest
+from l2gate.kernels.kernel import KernelUnderTest, prepare
 from l2gate.records.descriptions import KernelDescription
 from l2gate.records.events import (
     ContractDecided,
@@ -67,6 +70,11 @@ class Bench:
         self._facts: BenchFacts | None = None
         self._images: build.Images | None = None
         self._kernel: KernelUnderTest | None = None
+        self._template: Template | None = None
+        #: An L1 that was put aside on L0, and what the KVM offered it that it has run on.
+        self._saved: SavedL1 | None = None
+        self._saved_under = ""
+        self._offer = ""
         self._l1_count = 0
 
     @classmethod
@@ -106,6 +114,7 @@ class Bench:
         Raises BenchError where the host cannot do that; then only a new boot helps.
         """
         assert self._host is not None
+        self._put_l1_aside(self._host)
         self._end_l1()
         with self.timeline.step("L0", f"exchanging KVM for {kernel.spec}", "exchange"):
             self._host.exchange_kvm(kernel)
@@ -170,29 +179,64 @@ class Bench:
         """From a template of this kernel, if there is one and `fresh` does not forbid it; else by a
         boot, after which it is kept as one."""
         host = self._make_host()
+        keeps = l1 and self.settings.warm and templates.room()
         if not isinstance(host, TemplateCapable) or self.settings.fresh:
-            return self._boot(host, l1)
-        template = templates.find(host.template_key)
-        if template is None and l1 and self.settings.warm and templates.room():
-            return self._boot_and_keep(host)
-        if template is None:
-            return self._boot(host, l1)
+            self._boot(host, l1)
+        elif template := templates.find(host.template_key):
+            self._or_anew(lambda: self._resume(host, template, l1), template, l1)
+        elif not keeps:
+            self._boot(host, l1)
+        elif source := self._source():
+            self._or_anew(lambda: self._port(source), source, l1)
+        else:
+            self._or_anew(lambda: self._boot_and_keep(host), None, l1)
+
+    def _or_anew(self, come_up: Callable[[], None], template: Template | None, l1: bool) -> None:
+        """Whatever goes wrong with a template costs a boot, not a verdict."""
         try:
-            self._resume(host, template, l1)
-        except L2gateError as error:
-            self._start_over(f"a template did not come up: {error.cause}")
-            templates.forget(template)
-            self._come_up(l1)
+            come_up()
+        except _NoTemplate as error:
+            if template:
+                templates.forget(template)
+            text = f"{error.cause}; {self.kind.name} is booted anew"
+            self.timeline.note("controller", text, shown=True)
+            host, self._host, self._vm, self._saved = self._host, None, None, None
+            self._close_connections()
+            if host:
+                host.close()
+            self._boot(self._make_host(), l1)
+
+    def _source(self) -> Template | None:
+        """Of a kernel that differs from a stock one in patches of the user's own, the template of
+        the stock one, made now if there is none: it was booted with a KVM that is known."""
+        spec = self._kernel.stock if self._kernel else None
+        if spec is None:
+            return None
+        stock = replace(self.settings, kernel=spec)
+        with Scratch("stock") as folder:
+            bench = Bench(stock, folder, folder / "consoles", self.timeline)
+            bench.logs.mkdir()
+            try:
+                host = bench._make_host()
+                assert isinstance(host, TemplateCapable)
+                key = host.template_key
+                if template := templates.find(key):
+                    return template
+                bench._boot_and_keep(host)
+            finally:
+                bench.down()
+        return templates.find(key)
 
     def _make_host(self) -> Host:
         with self.timeline.step("controller", "kernel and images", "prepare"):
             kernel = self._kernel = self.kind.prepare_kernel(self.settings, self.timeline)
             self._images = build.images(self.timeline)
-            context = HostContext(
-                self.settings, self._images, self.folder, self.logs, self.timeline
-            )
-            self._host = self.kind.make(context, kernel)
+            self._host = self.kind.make(self._context(), kernel)
             return self._host
+
+    def _context(self) -> HostContext:
+        assert self._images is not None
+        return HostContext(self.settings, self._images, self.folder, self.logs, self.timeline)
 
     def _boot(self, host: Host, l1: bool) -> None:
         kernel = self._kernel
@@ -207,41 +251,59 @@ class Bench:
     def _resume(self, host: TemplateCapable, template: Template, l1: bool) -> None:
         assert self._kernel is not None
         self._told_kernel(describe(self._kernel))
+        with _template_needed("a template did not come up"):
+            self._resume_host(host, template)
+            l0 = self._examine(host)
+            self._begin(host, l0, self._adopt_l1(host, l0, template) if l1 else None)
+
+    def _resume_host(self, host: TemplateCapable, template: Template) -> None:
+        self._template = template
         text = f"{self.kind.name} goes on from a template booted at {template.booted}"
         with self.timeline.step("L0", text, "host"):
             host.resume(template)
-        l0 = self._examine(host)
-        self._begin(host, l0, self._adopt_l1(host, l0, template) if l1 else None)
 
     def _boot_and_keep(self, host: TemplateCapable) -> None:
         """Boot all, keep that, and go on as any later job will: from the template."""
         with contextlib.closing(templates.Draft()) as draft:
             host.template = draft.path
             self._boot(host, l1=True)
-            try:
+            with _template_needed("it could not be kept as a template"):
                 template = self._keep(host, draft)
                 self._resume(host, template, l1=True)
-            except L2gateError as error:
-                self._start_over(f"it could not be kept as a template: {error.cause}")
-            else:
-                return
-        self._boot(self._make_host(), l1=True)
+
+    def _port(self, source: Template) -> None:
+        """Load this kernel's KVM into a machine of ``source`` instead of its own, and let L1 go on
+        there; keep that, and go on from it."""
+        assert self._kernel is not None
+        kernel, stock = self._kernel, prepare(source.kernel, self.timeline)
+        with contextlib.closing(templates.Draft()) as draft, _template_needed("no template"):
+            host = self._host = self.kind.make(self._context(), stock)
+            assert isinstance(host, TemplateCapable)
+            host.template = draft.path
+            self._resume_host(host, source)
+            self.exchange(kernel, l1=True)
+            self._resume(host, self._keep(host, draft), l1=True)
 
     def _keep(self, host: TemplateCapable, draft: templates.Draft) -> Template:
         assert self._vm is not None
         with self.timeline.step("L0", "L0 and L1 are kept as a template", "keep"):
             self._close_connections()
             about = self._vm.leave(draft.path)
-            self._vm = None
-            return draft.publish(host.keep(about))
+            self._vm = self._saved = None
+            return draft.publish(host.keep(about | {"offer": self._offer}))
 
-    def _start_over(self, why: str) -> None:
-        """Whatever goes wrong with a template costs a boot, not a verdict."""
-        self.timeline.note("controller", f"{why}; {self.kind.name} is booted anew", shown=True)
-        host, self._host, self._vm = self._host, None, None
-        self._close_connections()
-        if host:
-            host.close()
+    def _put_l1_aside(self, host: Host) -> None:
+        """Save the L1 that is there, once, for another KVM to go on with."""
+        if self._saved is None and isinstance(host, TemplateCapable):
+            with self.timeline.step("L1", "L1 is saved", "l1"):
+                if self._vm is None and self._template:
+                    self._vm = L1Vm(host, *self._l1_places())
+                    self._vm.adopt(self._template.folder, self._template.about, runs=False)
+                    self._offer = str(self._template.about["offer"])
+                if self._vm:
+                    self._close_connections()
+                    self._saved, self._vm = self._vm.save(), None
+                    self._saved_under = self._offer
 
     def _told_kernel(self, kernel: KernelDescription) -> None:
         self.timeline.record(KernelFound(level="L0", text=kernel.spec, kernel=kernel))
@@ -249,6 +311,7 @@ class Bench:
     def _examine(self, host: Host) -> L0:
         """Judge the kernel that is there."""
         l0 = l0_of.examine(host, self.settings)
+        self._offer = str(l0.found["offer"])
         self.timeline.record(HostFound(level="L0", text=host.spec, host=l0.described(host)))
         if not self.kind.boots:
             self._told_kernel(l0.running_kernel())
@@ -306,27 +369,48 @@ class Bench:
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
             folder, logs = self._l1_places()
             self._vm = L1Vm(host, folder, logs)
-            endpoint = self._vm.boot()
+            saved = self._saved if self._saved_under == self._offer else None
+            endpoint = self._vm.restore(saved) if saved else self._vm.boot()
             version = self._vm.version
             self.timeline.record(L1QemuFound(level="L0", text=version, version=version))
-            self._l1 = Returning("L1", lambda: _equip_l1(host, l0, endpoint, helper))
+            self._l1 = _returning(host, l0, endpoint, helper, there=saved is not None)
             return self._l1
 
     def _adopt_l1(self, host: Host, l0: L0, template: Template) -> Returning:
         """The L1 of a template; it has the helper, until it starts anew."""
         assert self._images is not None
-        helper, brings = self._images.helper, iter((False,))
         with self.timeline.step("L1", "L1 goes on", "l1"):
-            folder, logs = self._l1_places()
-            self._vm = L1Vm(host, folder, logs)
+            self._vm = L1Vm(host, *self._l1_places())
             endpoint = self._vm.adopt(template.folder, template.about)
             version = self._vm.version
             self.timeline.record(L1QemuFound(level="L0", text=version, version=version))
-            self._l1 = Returning(
-                "L1",
-                lambda: _equip_l1(host, l0, endpoint, helper if next(brings, True) else None),
-            )
+            self._l1 = _returning(host, l0, endpoint, self._images.helper, there=True)
             return self._l1
+
+
+def _returning(host: Host, l0: L0, endpoint: Endpoint, helper: Path, *, there: bool) -> Returning:
+    """L1's connection, made anew when L1 has started anew. The helper is ``there`` until then."""
+    brings = iter((not there,))
+
+    def connect() -> SshConnection:
+        return _equip_l1(host, l0, endpoint, helper if next(brings, True) else None)
+
+    return Returning("L1", connect)
+
+
+class _NoTemplate(BenchError):
+    """A template could not be made or started from."""
+
+
+@contextlib.contextmanager
+def _template_needed(what: str) -> Iterator[None]:
+    """Raises _NoTemplate, which says ``what`` and why, for any L2gateError inside."""
+    try:
+        yield
+    except _NoTemplate:
+        raise
+    except L2gateError as error:
+        raise _NoTemplate(f"{what}: {error.cause}") from error
 
 
 def _equip_l1(host: Host, l0: L0, endpoint: Endpoint, helper: Path | None) -> SshConnection:

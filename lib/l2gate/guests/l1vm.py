@@ -6,7 +6,8 @@ from __future__ import annotations
 import contextlib
 import shlex
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import GuestCrash, L2gateError
 from l2gate.hosts.host import GuestFiles, Host, Program, TemplateCapable
 from l2gate.images.userland import LINUX
+from l2gate.transport import migration
 from l2gate.transport.connection import Connection, Remote
 from l2gate.transport.console import Console, ConsolePump
 from l2gate.transport.keys import KeyPair, write_seed
@@ -21,6 +23,7 @@ from l2gate.transport.qmp import Monitor, forwarded_port
 from l2gate.transport.ssh import Endpoint
 
 _BOOT_SECONDS = 20
+_MEGABYTES = 640
 #: Where a template has its key and what its console had said.
 _KEPT_KEY, _KEPT_CONSOLE = "l1-key", "l1-console.log"
 #: noxsave: an emulated CPU's XSAVE sizes do not add up when KVM hands them on, and Linux warns.
@@ -49,14 +52,26 @@ class Places:
     def pid(self) -> str:
         return f"{self.folder}/l1.pid"
 
+    @property
+    def ram(self) -> str:
+        return f"{self.folder}/l1-ram"
 
-def command(files: GuestFiles, places: Places) -> list[str]:
-    """QEMU's command line: a microvm with one vCPU, so that L1 and L2 share it."""
+    @property
+    def state(self) -> str:
+        return f"{self.folder}/l1-state"
+
+
+def command(files: GuestFiles, places: Places, ram: str = "") -> list[str]:
+    """QEMU's command line: a microvm with one vCPU, so that L1 and L2 share it. ``ram`` is `on` or
+    `off`: RAM is a file of L0's that L1 writes to, or that it only starts from."""
     words = [*files.qemu, "-name", "l2gate-l1", "-nodefaults", "-no-user-config"]
     words += ["-display", "none", "-no-reboot", "-pidfile", places.pid]
     words += ["-M", "microvm,acpi=on,pcie=off,rtc=on,pic=off,pit=off,isa-serial=on"]
     words += ["-bios", files.bios]
-    words += ["-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", "640"]
+    words += ["-accel", "kvm", "-cpu", "host", "-smp", "1", "-m", str(_MEGABYTES)]
+    if ram:
+        backend = f"memory-backend-file,id=ram,size={_MEGABYTES}M,mem-path={places.ram}"
+        words += ["-object", f"{backend},share={ram}", "-machine", "memory-backend=ram"]
     words += ["-kernel", files.kernel, "-initrd", files.initrd, "-append", _COMMAND_LINE]
     for index, disk in enumerate((files.disk, places.seed)):
         words += ["-drive", f"file={disk},format=raw,if=none,id=d{index},readonly=on"]
@@ -79,6 +94,14 @@ def _version(told: dict[str, Any]) -> str:
 
 def _endpoint(port: int, key_file: Path, host_key: str) -> Endpoint:
     return Endpoint("L1", "127.0.0.1", port, "root", str(key_file), host_key)
+
+
+@dataclass(frozen=True)
+class SavedL1:
+    """An L1 whose state was put aside on L0; ``console`` is what it had said."""
+
+    endpoint: Endpoint
+    console: str
 
 
 class L1Vm:
@@ -112,16 +135,46 @@ class L1Vm:
         seed = self._folder / "l1-seed.tar"
         write_seed(seed, "l1", server, client)
         connection.put(seed, self.places.seed, deadline)
-        argv = command(self.host.guest_files, self.places)
+        ram = "on" if isinstance(self.host, TemplateCapable) else ""
+        port = self._start(command(self.host.guest_files, self.places, ram), deadline)
+        self.console.wait_for("l2gate: ready", deadline, self._why_dead)
+        self._endpoint = _endpoint(port, key_file, server.public_line)
+        return self._endpoint
+
+    def _start(self, argv: Sequence[str], deadline: Deadline, incoming: str = "") -> int:
+        """Start QEMU; with ``incoming``, a line of the shell that prints a state, L1 goes on with
+        that. Returns the port on L0 that leads to L1's SSH server."""
         line = f"umask 077; exec {shlex.join(argv)}"
         self._qemu = self.host.start_program(line, deadline, self._qemu_log)
         self._attach_console()
-        with Monitor.over(connection, self.helper, self.places.monitor, deadline) as monitor:
+        with self._monitor(deadline) as monitor:
+            if incoming:
+                migration.receive(monitor, incoming, deadline)
+                monitor.execute("cont", deadline)
             port = forwarded_port(monitor.human("info usernet", deadline))
             self.version = _version(monitor.execute("query-version", deadline))
-        self.pid = int(connection.run(["cat", self.places.pid], deadline).stdout)
-        self.console.wait_for("l2gate: ready", deadline, self._why_dead)
-        self._endpoint = _endpoint(port, key_file, server.public_line)
+        self.pid = int(self._connection.run(["cat", self.places.pid], deadline).stdout)
+        return port
+
+    def save(self) -> SavedL1:
+        """Put its state aside on L0, beside its RAM, and end QEMU. Only for one whose RAM is a
+        file that it writes to: one that `boot` has started. Raises L2gateError."""
+        assert self._endpoint is not None
+        deadline = self.host.budget.deadline("L1's state is saved", _BOOT_SECONDS)
+        with self._monitor(deadline) as monitor:
+            migration.send(monitor, f"cat >{self.places.state}", deadline)
+        console = self.console.text()
+        self.close()
+        return SavedL1(self._endpoint, console)
+
+    def restore(self, saved: SavedL1) -> Endpoint:
+        """Go on with an L1 that was saved on this host, as often as one likes: its RAM is only
+        started from. Returns the way to its SSH server. Raises L2gateError."""
+        deadline = self.host.budget.deadline("L1 goes on from its saved state", _BOOT_SECONDS)
+        self.console.log.write_text(saved.console)
+        argv = command(self.host.guest_files, self.places, "off")
+        port = self._start([*argv, "-incoming", "defer"], deadline, f"cat {self.places.state}")
+        self._endpoint = replace(saved.endpoint, port=port)
         return self._endpoint
 
     def leave(self, folder: Path) -> dict[str, Any]:
@@ -144,9 +197,9 @@ class L1Vm:
             "version": self.version,
         }
 
-    def adopt(self, folder: Path, about: dict[str, Any]) -> Endpoint:
-        """Go on with the L1 that `leave` has left, on a host that has it. Returns the way to its
-        SSH server. Raises L2gateError."""
+    def adopt(self, folder: Path, about: dict[str, Any], *, runs: bool = True) -> Endpoint:
+        """Take over the L1 that `leave` has left, on a host that has it, and let it run if it is
+        to. Returns the way to its SSH server. Raises L2gateError."""
         deadline = self.host.budget.deadline("L1 goes on", _BOOT_SECONDS)
         key_file = self._folder / "l1-key"
         shutil.copy(folder / _KEPT_KEY, key_file)
@@ -155,7 +208,8 @@ class L1Vm:
         assert isinstance(self.host, TemplateCapable)
         self._qemu = self.host.follow_program(deadline, self._qemu_log)
         self._attach_console()
-        self._command("cont", deadline)
+        if runs:
+            self._command("cont", deadline)
         self._endpoint = _endpoint(int(about["port"]), key_file, str(about["host_key"]))
         return self._endpoint
 
@@ -167,8 +221,7 @@ class L1Vm:
         deadline = self.host.budget.deadline("L1's QEMU ends", 5)
         with contextlib.suppress(L2gateError):
             if not qemu.ended:
-                monitor = Monitor.over(self._connection, self.helper, self.places.monitor, deadline)
-                with monitor, contextlib.suppress(L2gateError):
+                with self._monitor(deadline) as monitor, contextlib.suppress(L2gateError):
                     monitor.execute("quit", deadline)
                 if self.pid:
                     gone = f"while kill -0 {self.pid} 2>/dev/null; do :; done"
@@ -183,9 +236,11 @@ class L1Vm:
             self._pump.join(2.0)
 
     def _command(self, command: str, deadline: Deadline) -> None:
-        path = self.places.monitor
-        with Monitor.over(self._connection, self.helper, path, deadline) as monitor:
+        with self._monitor(deadline) as monitor:
             monitor.execute(command, deadline)
+
+    def _monitor(self, deadline: Deadline) -> Monitor:
+        return Monitor.over(self._connection, self.helper, self.places.monitor, deadline)
 
     @property
     def _connection(self) -> Connection:

@@ -34,6 +34,8 @@ class KernelUnderTest:
     replaced: dict[str, Path] = field(default_factory=dict)
     #: The folder of a kernel of the user's own.
     home: Path | None = None
+    #: The spec of the kernel that it is but for patches of the user's to KVM's modules.
+    stock: str | None = None
 
     @property
     def unpacked(self) -> Vmlinux | None:
@@ -69,6 +71,7 @@ def _debian(spec: DebianSpec, timeline: Timeline) -> KernelUnderTest:
         description=f"Debian {spec.suite.name}, {f'KVM rebuilt with {how}' if how else 'stock'}",
         key=cache.digest(root.suite.key, root.release, *replaced.values()),
         replaced=replaced,
+        stock=None if spec.named else f"debian:{spec.suite.series}",
     )
 
 

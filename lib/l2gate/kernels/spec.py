@@ -27,6 +27,11 @@ class DebianSpec:
     suite: Suite
     patches: tuple[Patch, ...]
 
+    @property
+    def named(self) -> bool:
+        """Whether it has no patches of the user's own."""
+        return self.text.partition("+")[2] in ("", *VARIANTS)
+
 
 @dataclass(frozen=True)
 class DirSpec:

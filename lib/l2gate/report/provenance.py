@@ -56,8 +56,8 @@ class Controller:
 class Provenance:
     """``started`` is ISO 8601 in UTC, ``seconds`` the wall time of the whole. ``suite`` is the
     SHA-256 of the suite's own files (foundation/suite.py). ``emulator`` are the words of Bochs or
-    QEMU that emulate the host, ``l1_qemu`` is the version of the QEMU on L0 that runs L1; empty: none.
-    ``image`` is null where a kernel is judged that l2gate has not booted."""
+    QEMU that emulate the host, ``l1_qemu`` is the version of the QEMU on L0 that runs L1; empty:
+    none. ``image`` is null where a kernel is judged that l2gate has not booted."""
 
     started: str
     l2gate: Version

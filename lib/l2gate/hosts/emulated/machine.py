@@ -166,7 +166,7 @@ class EmulatedHost(PersistentCapable, TemplateCapable):
     def template_key(self) -> str:
         parts = (self.spec, self.emulator, self.command_line, self.kernel.key)
         files = (self._images.helper,)
-        return cache.digest(*parts, str(self.image), str(self.initrd), suite.digest(), *files)
+        return cache.digest(*parts, str(self.image), suite.digest(), *files)
 
     @abstractmethod
     def save(self, folder: Path, deadline: Deadline) -> int:
@@ -190,8 +190,9 @@ class EmulatedHost(PersistentCapable, TemplateCapable):
         shutil.copy(self._endpoint.key_file, self.template / "key")
         shutil.copy(self.seed, self.template / self.seed.name)
         shutil.copy(self._console.log, self.template / "l0-console.log")
+        folder, self.template = self.template, None
         return Template(
-            folder=self.template, key=self.template_key, kind=self.spec, kernel=self.kernel.spec,
+            folder=folder, key=self.template_key, kind=self.spec, kernel=self.kernel.spec,
             booted=templates.now(), host_key=self._endpoint.host_key, boot_id=templates.boot_id(),
             about=about, parked=parked, born=born_at(parked) if parked else "",
         )  # fmt: skip
@@ -252,6 +253,7 @@ class EmulatedHost(PersistentCapable, TemplateCapable):
         deadline.poll(lambda: self.connection.run(users, deadline).stdout.strip() == "0")
         unload = f"rmmod {vendor.module} && rmmod kvm"
         self.connection.run(" && ".join([unload, *loads]), deadline)
+        self.kernel = kernel
 
     def _loaded(self, deadline: Deadline) -> Vendor:
         """Whose module of KVM L0 has loaded. Raises BenchError if it has none."""

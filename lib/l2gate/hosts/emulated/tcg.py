@@ -15,6 +15,7 @@ from l2gate.foundation.process import die_with_parent, run
 from l2gate.foundation.settings import Settings
 from l2gate.hosts.emulated.kind import TEMPLATE_OPTIONS, EmulatedKind
 from l2gate.hosts.emulated.machine import EmulatedHost, program
+from l2gate.transport import migration
 from l2gate.transport.qmp import Monitor, forwarded_port
 from l2gate.vendors.svm import Svm
 
@@ -39,10 +40,10 @@ def _value(path: Path) -> str:
     return str(path).replace(",", ",,")
 
 
-def _leave_ram_out(monitor: Monitor, deadline: Deadline) -> None:
-    """RAM that is a file of its own is no part of the migration."""
-    wanted = {"capability": "x-ignore-shared", "state": True}
-    monitor.execute("migrate-set-capabilities", deadline, capabilities=[wanted])
+def copied(source: Path, target: Path) -> Path:
+    """A copy that leaves holes where the source has some; ``target`` itself."""
+    run(["cp", "--sparse=always", "--reflink=auto", source, target], what="copying L0's RAM")
+    return target
 
 
 class TcgHost(EmulatedHost):
@@ -70,30 +71,19 @@ class TcgHost(EmulatedHost):
     def save(self, folder: Path, deadline: Deadline) -> int:
         assert self._process is not None
         with self._monitor(deadline) as monitor:
-            _leave_ram_out(monitor, deadline)
-            target = f"exec:exec cat >{shlex.quote(str(folder / _STATE))}"
-            monitor.execute("migrate", deadline, uri=target)
-            deadline.poll(lambda: self._migrated(monitor, deadline), _LOOK_SECONDS)
+            migration.send(monitor, f"cat >{shlex.quote(str(folder / _STATE))}", deadline)
             monitor.execute("quit", deadline)
         self._process.wait()
         return 0
 
     def restore(self, folder: Path, deadline: Deadline) -> None:
-        self._process = self._start([*self._ram(folder / _RAM, "off"), "-incoming", "defer"])
+        if self.template:  # to be kept itself: with RAM of its own
+            ram = self._ram(copied(folder / _RAM, self.template / _RAM), "on")
+        else:
+            ram = self._ram(folder / _RAM, "off")
+        self._process = self._start([*ram, "-incoming", "defer"])
         with self._monitor(deadline) as monitor:
-            _leave_ram_out(monitor, deadline)
-            source = f"exec:exec cat {shlex.quote(str(folder / _STATE))}"
-            monitor.execute("migrate-incoming", deadline, uri=source)
-            deadline.poll(lambda: self._migrated(monitor, deadline), _LOOK_SECONDS)
-
-    def _migrated(self, monitor: Monitor, deadline: Deadline) -> bool:
-        """Raises BenchError if QEMU gave up."""
-        if why := self._why_dead():
-            raise BenchError(why, f"see {self.emulator_log}")
-        status = monitor.execute("query-migrate", deadline).get("status")
-        if status in ("failed", "cancelled"):
-            raise BenchError(f"QEMU's migration {status}", f"see {self.emulator_log}")
-        return bool(status == "completed")
+            migration.receive(monitor, f"cat {shlex.quote(str(folder / _STATE))}", deadline)
 
     def _monitor(self, deadline: Deadline) -> Monitor:
         """The monitor of a QEMU that may just be starting. Raises BenchError if it ended."""
