@@ -17,7 +17,7 @@ from l2gate.contract import choice
 from l2gate.foundation import debian
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, L2gateError
-from l2gate.foundation.events import Timeline
+from l2gate.foundation.events import Event, Note, StepBegan, StepEnded, Timeline
 from l2gate.foundation.scratch import Scratch
 from l2gate.foundation.settings import Settings
 from l2gate.guests.l1vm import L1Vm, SavedL1
@@ -214,7 +214,7 @@ class Bench:
             return None
         stock = replace(self.settings, kernel=spec)
         with Scratch("stock") as folder:
-            bench = Bench(stock, folder, folder / "consoles", self.timeline)
+            bench = Bench(stock, folder, folder / "consoles", Timeline(self._told_of_another))
             bench.logs.mkdir()
             try:
                 host = bench._make_host()
@@ -247,6 +247,11 @@ class Bench:
             host.boot()
         l0 = self._examine(host)
         self._begin(host, l0, self._boot_l1(host, l0) if l1 else None)
+
+    def _told_of_another(self, event: Event) -> None:
+        """Of a bench for another kernel only what it does is told, not what that kernel is."""
+        if isinstance(event, (StepBegan, StepEnded, Note)):
+            self.timeline.record(event)
 
     def _resume(self, host: TemplateCapable, template: Template, l1: bool) -> None:
         assert self._kernel is not None

@@ -177,11 +177,11 @@ def assemble(
     seconds = _seconds(events)
     seconds["total"] = round(total_seconds, 3)
     host, kernel, contract = (
-        first(events, HostFound),
-        first(events, KernelFound),
-        first(events, ContractDecided),
+        last(events, HostFound),
+        last(events, KernelFound),
+        last(events, ContractDecided),
     )
-    l1_qemu, error = first(events, L1QemuFound), first(events, JobBroke)
+    l1_qemu, error = last(events, L1QemuFound), first(events, JobBroke)
     return Result(
         verdict=proven.verdict,
         reason=proven.reason,
@@ -220,7 +220,7 @@ def exit_code(result: Result, events: list[Event]) -> int:
 
 def question(events: Sequence[Event]) -> Question:
     """What a job was asked."""
-    job, decided = first(events, JobPlanned), first(events, ContractDecided)
+    job, decided = first(events, JobPlanned), last(events, ContractDecided)
     return Question(
         decided.contract.name if decided else "",
         job.path if job else ALL,
@@ -236,6 +236,11 @@ def cases_of(events: Sequence[Event]) -> list[CaseResult]:
 def first(events: Iterable[Event], kind: type[K]) -> K | None:
     """The first event of that kind, or None."""
     return next((event for event in events if isinstance(event, kind)), None)
+
+
+def last(events: Iterable[Event], kind: type[K]) -> K | None:
+    """The last event of that kind, or None: what a job began with may have been given up."""
+    return next((event for event in reversed(list(events)) if isinstance(event, kind)), None)
 
 
 def _all(events: Iterable[Event], kind: type[K]) -> list[K]:
