@@ -47,6 +47,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -57,6 +58,7 @@
 enum {
 	TEXT = 256,	    /* bytes of a message */
 	PASSED = 5,	    /* descriptors beside it */
+	NAME = 16,	    /* bytes of a process's name */
 	SLOTS = 8,	    /* descriptors of one kind that Bochs has open */
 	MACHINES = 64,	    /* that run at once from one template */
 	FIRST_SECONDS = 60, /* by then the template's maker has asked for its status */
@@ -503,6 +505,25 @@ static bool serve(int client, long since)
 	return machine;
 }
 
+/* How it is called in ps(1), and how soon it is killed for memory's sake (proc(5), oom_score_adj): a
+ * template costs a boot, a machine a job. What was there before is in the arguments afterwards. */
+static void exchange_standing(char *name, char *score)
+{
+	char before[NAME], adjusted[NAME] = "";
+	int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+	ssize_t size;
+
+	prctl(PR_GET_NAME, before);
+	prctl(PR_SET_NAME, name);
+	strcpy(name, before);
+	if (fd < 0)
+		return;
+	size = read(fd, adjusted, NAME - 1);
+	if (size > 0 && write(fd, score, strlen(score)) > 0)
+		memcpy(score, adjusted, NAME);
+	close(fd);
+}
+
 static void wait_as_template(long idle)
 {
 	long since = seconds();
@@ -525,8 +546,10 @@ static void wait_as_template(long idle)
 /* Returns in a machine that was forked from this template. */
 static void become_template(struct message *request, long idle, int report)
 {
+	char name[NAME] = "l2gate-parked", score[NAME] = "800";
 	struct stat console;
 
+	exchange_standing(name, score);
 	setsid();
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN); /* what slirp writes to a connection that was hung up */
@@ -554,6 +577,7 @@ static void become_template(struct message *request, long idle, int report)
 	drop(request);
 	tell(report, "parked %d %ld", (int)getpid(), (long)console.st_size);
 	wait_as_template(idle);
+	exchange_standing(name, score);
 }
 
 /* ---- a machine ---- */

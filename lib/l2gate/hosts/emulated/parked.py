@@ -39,6 +39,8 @@ _FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibili
 _CONTROL = "control"
 _CONSOLE = "console"
 _MESSAGE = 256
+#: A machine that has booted has said long ago that it listens.
+_HERE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 
 
@@ -130,7 +132,7 @@ class Link:
     def _expect_here(self, deadline: Deadline) -> None:
         """Raises BenchError if this Bochs has not loaded our library, or never got to it."""
         if not self._here:
-            self._ours.settimeout(max(0.01, deadline.remaining))
+            self._ours.settimeout(max(0.01, min(_HERE_SECONDS, deadline.remaining)))
             with suppress(OSError):
                 self._here = self._ours.recv(_MESSAGE) == b"here"
         if not self._here:
@@ -178,7 +180,12 @@ class Parked:
 
     @property
     def alive(self) -> bool:
-        return bool(self.born) and born_at(self.pid) == self.born
+        """Not so if only its parent, process 1, has not taken note yet that it has ended."""
+        try:
+            state, *fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return False
+        return state not in "ZX" and fields[18] == self.born
 
     @property
     def console(self) -> Path:
@@ -232,8 +239,9 @@ class Parked:
         Raises DeadlineExpired if it does not end.
         """
         try:
-            with self._client(deadline) as client:
-                _ask(client, "end", (), "ended", deadline)
+            asked = Deadline(deadline.what, deadline.remaining / 2)
+            with self._client(asked) as client:
+                _ask(client, "end", (), "ended", asked)
         except BenchError:
             if self.alive:  # it does not listen
                 with suppress(ProcessLookupError):
