@@ -22,8 +22,8 @@
  *     here                          said once, when the machine runs
  *     park SECONDS                  with: console, log, listening control socket
  *       -> parked PID BYTES         the template's process; what the console file held by then. It
- *                                   ends by itself after so many seconds without request or machine;
- *                                   0 is never
+ *                                   ends by itself after so many seconds without a machine; 0 is
+ *                                   never
  *   by a template, on a connection to its control socket, one request each:
  *     fork                          with: listening port, console, log, link, pidfd of the owner
  *       -> forked PID               with: pidfd. The connection stays, until
@@ -377,9 +377,7 @@ static int wait_for_client(long idle, long *since)
 	for (;;) {
 		long left = *since + idle - seconds();
 
-		if (running)
-			*since = seconds();
-		else if (idle && left <= 0)
+		if (idle && !running && left <= 0)
 			_exit(0);
 		polls[0] = (struct pollfd){ .fd = control_fd, .events = POLLIN };
 		for (int i = 0; i < running; i++)
@@ -389,8 +387,10 @@ static int wait_for_client(long idle, long *since)
 		    0)
 			continue;
 		for (int i = running; i-- > 0;)
-			if (polls[1 + i].revents)
+			if (polls[1 + i].revents) {
 				reap(i);
+				*since = seconds();
+			}
 		if (polls[0].revents)
 			return accept4(control_fd, NULL, NULL, SOCK_CLOEXEC);
 	}
@@ -479,7 +479,7 @@ static bool fork_machine(struct message *request, int client)
 }
 
 /* True in a new machine. */
-static bool serve(int client, long since)
+static bool serve(int client, long *since)
 {
 	struct timeval patience = { .tv_sec = CLIENT_SECONDS };
 	struct message request;
@@ -491,9 +491,10 @@ static bool serve(int client, long since)
 		return false;
 	if (!strcmp(request.text, "fork")) {
 		machine = fork_machine(&request, client);
+		*since = seconds();
 	} else if (!strcmp(request.text, "status")) {
 		snprintf(text, sizeof(text), "status %d %d %ld", (int)getpid(), running,
-			 running ? 0 : seconds() - since);
+			 running ? 0 : seconds() - *since);
 		answer(client, text, -1);
 	} else if (!strcmp(request.text, "end")) {
 		answer(client, "ended 0", -1);
@@ -536,9 +537,8 @@ static void wait_as_template(long idle)
 		if (client < 0)
 			continue;
 		limit = idle;
-		if (serve(client, since))
+		if (serve(client, &since))
 			return;
-		since = seconds();
 		close(client);
 	}
 }

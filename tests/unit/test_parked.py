@@ -248,6 +248,41 @@ def test_machines_go_on_side_by_side_from_where_one_was_parked(
     assert one.console.read_text() == before
 
 
+def place_in(pid: int, file: Path) -> str:
+    """Where a process is in a file that it has open."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        if link.readlink() == file:
+            return Path(f"/proc/{pid}/fdinfo/{link.name}").read_text().splitlines()[0]
+    raise AssertionError(f"{file} is not open")
+
+
+def test_no_machine_moves_where_another_is_on_the_disk(
+    machine: Machine, place: Path, tmp_path: Path
+) -> None:
+    one = machine.park(place)
+    stands, runs = (one.fork(tmp_path / f"c{n}", tmp_path / f"l{n}", soon()) for n in (1, 2))
+    try:
+        os.kill(stands.pid, signal.SIGSTOP)
+        for number in range(5):
+            before = place_in(stands.pid, machine.folder / "disk")
+            goes_on(tmp_path / "c2", len(told(tmp_path / "c2")) + 50 + number)
+            assert place_in(stands.pid, machine.folder / "disk") == before
+    finally:
+        stands.close()
+        runs.close()
+
+
+def test_a_machine_has_nothing_of_its_siblings(
+    machine: Machine, place: Path, tmp_path: Path
+) -> None:
+    one = machine.park(place)
+    forks = [one.fork(tmp_path / f"c{n}", tmp_path / f"l{n}", soon()) for n in (1, 2, 3)]
+    counts = {len(open_files(fork.pid)) for fork in forks}
+    for fork in forks:
+        fork.close()
+    assert len(counts) == 1
+
+
 def test_the_machine_that_was_copied_runs_on_unharmed(machine: Machine, place: Path) -> None:
     for number in range(3):
         before = len(told(machine.console))
@@ -331,15 +366,18 @@ def test_connections_of_the_copied_machine_are_closed_in_a_fork(
             client.recv(1)
 
 
+#: A job that has forked a process, which has all that the job has, its ends of the links too.
 JOB = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from l2gate.foundation.deadline import Deadline
 from l2gate.hosts.emulated.parked import Parked
 folder, more = Path(sys.argv[1]), Path(sys.argv[2])
 one = Parked.find(folder, Deadline("it is there", 60))
 forks = [one.fork(more / f"jc{n}", more / f"jl{n}", Deadline("forked", 60)) for n in (1, 2)]
-print(*[fork.pid for fork in forks], flush=True)
+heir = os.fork()
+if heir:
+    print(heir, *[fork.pid for fork in forks], flush=True)
 time.sleep(600)
 """
 
@@ -352,10 +390,13 @@ def test_a_job_that_is_killed_takes_its_machines_with_it(
     words = [sys.executable, "-c", JOB, str(place), str(tmp_path)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as job:
         assert job.stdout
-        pids = [int(word) for word in job.stdout.readline().split()]
+        heir, *pids = (int(word) for word in job.stdout.readline().split())
         assert len(pids) == 2 and all(map(exists, pids)) and one.status(soon()).machines == 3
         job.kill()
-    eventually(lambda: not any(map(exists, pids)))
+        try:
+            eventually(lambda: not any(map(exists, pids)))
+        finally:
+            os.kill(heir, signal.SIGKILL)
     assert one.alive and mine.poll() is None
     mine.close()
 
@@ -391,6 +432,7 @@ def test_one_that_is_idle_ends_but_not_under_a_machine(
     assert one.alive
     fork.link.close()  # is an end as well
     assert fork.wait(PATIENCE) == 0
+    assert one.status(soon()).idle <= 1, "its time does not begin when the machine ends"
     eventually(lambda: not one.alive)
     assert Parked.find(place, soon()) is None
     with pytest.raises(BenchError, match="is not there"):
