@@ -15,6 +15,7 @@ which stands while the machine is parked, and the same disks, which none of them
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import shutil
@@ -118,11 +119,13 @@ class Link:
             (folder / _CONTROL).chmod(0o600)
             control.listen(8)
             files = [said.fileno(), told.fileno(), control.fileno()]
-            request = f"park {max(0, round(idle))}"
+            request = f"park {max(0, math.ceil(idle))}"
             pid, size = _ask(self._ours, request, files, "parked", deadline).numbers
             (folder / _CONSOLE).write_bytes(said.read(size))
-        parked = Parked(folder, pid, born_at(pid))
-        parked.status(deadline)  # until it is asked something it does not stay
+        # Until it is asked something it does not stay.
+        parked = Parked.find(folder, deadline)
+        if not parked or parked.pid != pid:
+            raise BenchError(f"the copy that was parked in {folder} does not answer")
         return parked
 
     def close(self) -> None:
@@ -320,8 +323,8 @@ def memory(pid: int) -> tuple[int, int]:
     except OSError:
         return 0, 0
     sizes = {row.split(":")[0]: int(row.split()[1]) for row in rows}
-    private = sizes["Private_Clean"] + sizes["Private_Dirty"]
-    return sizes["Rss"] >> 10, private >> 10
+    private = sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0)
+    return sizes.get("Rss", 0) >> 10, private >> 10
 
 
 @dataclass(frozen=True)
