@@ -22,8 +22,8 @@
  *     here                          said once, when the machine runs
  *     park SECONDS                  with: console, log, listening control socket
  *       -> parked PID BYTES         the template's process; what the console file held by then. It
- *                                   ends by itself after so many seconds without request or machine;
- *                                   0 is never
+ *                                   ends by itself after so many seconds without a machine; 0 is
+ *                                   never
  *   by a template, on a connection to its control socket, one request each:
  *     fork                          with: listening port, console, log, link, pidfd of the owner
  *       -> forked PID               with: pidfd. The connection stays, until
@@ -47,6 +47,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -57,6 +58,7 @@
 enum {
 	TEXT = 256,	    /* bytes of a message */
 	PASSED = 5,	    /* descriptors beside it */
+	NAME = 16,	    /* bytes of a process's name */
 	SLOTS = 8,	    /* descriptors of one kind that Bochs has open */
 	MACHINES = 64,	    /* that run at once from one template */
 	FIRST_SECONDS = 60, /* by then the template's maker has asked for its status */
@@ -375,9 +377,7 @@ static int wait_for_client(long idle, long *since)
 	for (;;) {
 		long left = *since + idle - seconds();
 
-		if (running)
-			*since = seconds();
-		else if (idle && left <= 0)
+		if (idle && !running && left <= 0)
 			_exit(0);
 		polls[0] = (struct pollfd){ .fd = control_fd, .events = POLLIN };
 		for (int i = 0; i < running; i++)
@@ -387,8 +387,10 @@ static int wait_for_client(long idle, long *since)
 		    0)
 			continue;
 		for (int i = running; i-- > 0;)
-			if (polls[1 + i].revents)
+			if (polls[1 + i].revents) {
 				reap(i);
+				*since = seconds();
+			}
 		if (polls[0].revents)
 			return accept4(control_fd, NULL, NULL, SOCK_CLOEXEC);
 	}
@@ -477,7 +479,7 @@ static bool fork_machine(struct message *request, int client)
 }
 
 /* True in a new machine. */
-static bool serve(int client, long since)
+static bool serve(int client, long *since)
 {
 	struct timeval patience = { .tv_sec = CLIENT_SECONDS };
 	struct message request;
@@ -489,9 +491,10 @@ static bool serve(int client, long since)
 		return false;
 	if (!strcmp(request.text, "fork")) {
 		machine = fork_machine(&request, client);
+		*since = seconds();
 	} else if (!strcmp(request.text, "status")) {
 		snprintf(text, sizeof(text), "status %d %d %ld", (int)getpid(), running,
-			 running ? 0 : seconds() - since);
+			 running ? 0 : seconds() - *since);
 		answer(client, text, -1);
 	} else if (!strcmp(request.text, "end")) {
 		answer(client, "ended 0", -1);
@@ -501,6 +504,25 @@ static bool serve(int client, long since)
 	}
 	drop(&request);
 	return machine;
+}
+
+/* How it is called in ps(1), and how soon it is killed for memory's sake (proc(5), oom_score_adj): a
+ * template costs a boot, a machine a job. What was there before is in the arguments afterwards. */
+static void exchange_standing(char *name, char *score)
+{
+	char before[NAME], adjusted[NAME] = "";
+	int fd = open("/proc/self/oom_score_adj", O_RDWR | O_CLOEXEC);
+	ssize_t size;
+
+	prctl(PR_GET_NAME, before);
+	prctl(PR_SET_NAME, name);
+	strcpy(name, before);
+	if (fd < 0)
+		return;
+	size = read(fd, adjusted, NAME - 1);
+	if (size > 0 && write(fd, score, strlen(score)) > 0)
+		memcpy(score, adjusted, NAME);
+	close(fd);
 }
 
 static void wait_as_template(long idle)
@@ -515,9 +537,8 @@ static void wait_as_template(long idle)
 		if (client < 0)
 			continue;
 		limit = idle;
-		if (serve(client, since))
+		if (serve(client, &since))
 			return;
-		since = seconds();
 		close(client);
 	}
 }
@@ -525,8 +546,10 @@ static void wait_as_template(long idle)
 /* Returns in a machine that was forked from this template. */
 static void become_template(struct message *request, long idle, int report)
 {
+	char name[NAME] = "l2gate-parked", score[NAME] = "800";
 	struct stat console;
 
+	exchange_standing(name, score);
 	setsid();
 	signal(SIGHUP, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN); /* what slirp writes to a connection that was hung up */
@@ -554,6 +577,7 @@ static void become_template(struct message *request, long idle, int report)
 	drop(request);
 	tell(report, "parked %d %ld", (int)getpid(), (long)console.st_size);
 	wait_as_template(idle);
+	exchange_standing(name, score);
 }
 
 /* ---- a machine ---- */

@@ -15,6 +15,7 @@ which stands while the machine is parked, and the same disks, which none of them
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import shutil
@@ -41,6 +42,8 @@ _FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-shared", "-fPIC", "-fvisibili
 _CONTROL = "control"
 _CONSOLE = "console"
 _MESSAGE = 256
+#: A machine that has booted has said long ago that it listens.
+_HERE_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
 
 
@@ -118,11 +121,13 @@ class Link:
             (folder / _CONTROL).chmod(0o600)
             control.listen(8)
             files = [said.fileno(), told.fileno(), control.fileno()]
-            request = f"park {max(0, round(idle))}"
+            request = f"park {max(0, math.ceil(idle))}"
             pid, size = _ask(self._ours, request, files, "parked", deadline).numbers
             (folder / _CONSOLE).write_bytes(said.read(size))
-        parked = Parked(folder, pid, born_at(pid))
-        parked.status(deadline)  # until it is asked something it does not stay
+        # Until it is asked something it does not stay.
+        parked = Parked.find(folder, deadline)
+        if not parked or parked.pid != pid:
+            raise BenchError(f"the copy that was parked in {folder} does not answer")
         return parked
 
     def close(self) -> None:
@@ -132,7 +137,7 @@ class Link:
     def _expect_here(self, deadline: Deadline) -> None:
         """Raises BenchError if this Bochs has not loaded our library, or never got to it."""
         if not self._here:
-            self._ours.settimeout(max(0.01, deadline.remaining))
+            self._ours.settimeout(max(0.01, min(_HERE_SECONDS, deadline.remaining)))
             with suppress(OSError):
                 self._here = self._ours.recv(_MESSAGE) == b"here"
         if not self._here:
@@ -180,7 +185,12 @@ class Parked:
 
     @property
     def alive(self) -> bool:
-        return bool(self.born) and born_at(self.pid) == self.born
+        """Not so if only its parent, process 1, has not taken note yet that it has ended."""
+        try:
+            state, *fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return False
+        return state not in "ZX" and fields[18] == self.born
 
     @property
     def console(self) -> Path:
@@ -234,8 +244,9 @@ class Parked:
         Raises DeadlineExpired if it does not end.
         """
         try:
-            with self._client(deadline) as client:
-                _ask(client, "end", (), "ended", deadline)
+            asked = Deadline(deadline.what, deadline.remaining / 2)
+            with self._client(asked) as client:
+                _ask(client, "end", (), "ended", asked)
         except BenchError:
             if self.alive:  # it does not listen
                 with suppress(ProcessLookupError):
@@ -314,8 +325,8 @@ def memory(pid: int) -> tuple[int, int]:
     except OSError:
         return 0, 0
     sizes = {row.split(":")[0]: int(row.split()[1]) for row in rows}
-    private = sizes["Private_Clean"] + sizes["Private_Dirty"]
-    return sizes["Rss"] >> 10, private >> 10
+    private = sizes.get("Private_Clean", 0) + sizes.get("Private_Dirty", 0)
+    return sizes.get("Rss", 0) >> 10, private >> 10
 
 
 @dataclass(frozen=True)
