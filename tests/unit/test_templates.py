@@ -108,7 +108,8 @@ def test_what_runs_from_a_forgotten_one_goes_on() -> None:
         assert file.read() == "guest"
 
 
-def test_the_longest_unused_goes_first() -> None:
+def test_the_longest_unused_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(templates, "MOST", 6)
     for number in range(templates.MOST):
         folder = kept(str(number)).folder
         then = time.time() - 1000 + number
@@ -116,6 +117,20 @@ def test_the_longest_unused_goes_first() -> None:
     assert templates.find("0") is not None  # by which it was used
     kept("new")
     assert [one.key for one in templates.kept()] == ["2", "3", "4", "5", "0", "new"]
+
+
+def test_where_there_is_no_room_the_longest_unused_make_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(3):
+        folder = kept(str(number)).folder
+        then = time.time() - 1000 + number
+        os.utime(folder / "template.json", (then, then))
+    free = templates.LEFT_FREE - 2
+    monkeypatch.setattr(templates, "_free", lambda: free + 3 - len(templates.kept()))
+    assert templates.make_room() and [one.key for one in templates.kept()] == ["2"]
+    free -= 2
+    assert not templates.make_room() and templates.kept() == []
 
 
 @pytest.mark.parametrize("record", ["", "{", "[]", '{"key": 1}', "\0"])

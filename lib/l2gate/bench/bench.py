@@ -179,7 +179,7 @@ class Bench:
         """From a template of this kernel, if there is one and `fresh` does not forbid it; else by a
         boot, after which it is kept as one."""
         host = self._make_host()
-        keeps = l1 and self.settings.warm and templates.room()
+        keeps = l1 and self.settings.warm and templates.make_room()
         if not isinstance(host, TemplateCapable) or self.settings.fresh:
             self._boot(host, l1)
         elif template := templates.find(host.template_key):

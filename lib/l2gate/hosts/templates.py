@@ -29,10 +29,10 @@ from l2gate.foundation.errors import BenchError
 from l2gate.foundation.settings import state_dir
 from l2gate.hosts.persistent import born_at
 
-#: More would fill the disk or the memory of a machine that tries many kernels.
-MOST = 6
-#: Bytes of memory that must be left for others once one more machine is kept or runs.
-_LEFT_FREE = 3 << 30
+#: A matrix of four kernels, three variants of each, on two kinds of host.
+MOST = 24
+#: Bytes that must be left for others, of memory and of the disk, before one more is kept.
+LEFT_FREE = 3 << 30
 
 _RECORD = "template.json"
 _DRAFT, _OWNER = ".draft-", "owner"
@@ -183,11 +183,21 @@ def forget(template: Template) -> None:
         shutil.rmtree(doomed, ignore_errors=True)
 
 
-def room() -> bool:
-    """Whether this machine's memory has room for one more that is kept."""
+def make_room() -> bool:
+    """Whether this machine has room for one more; the longest unused make room for it."""
+    while _free() < LEFT_FREE:
+        if not (old := kept()):
+            return False
+        forget(old[0])
+    return True
+
+
+def _free() -> int:
+    """Bytes, of memory or of the disk, whichever there is less of."""
     table = Path("/proc/meminfo").read_text().split("\n")
     available = next((line.split()[1] for line in table if line.startswith("MemAvailable:")), "0")
-    return int(available) << 10 > _LEFT_FREE
+    home().mkdir(parents=True, exist_ok=True, mode=0o700)
+    return min(int(available) << 10, shutil.disk_usage(home()).free)
 
 
 @contextmanager

@@ -116,7 +116,8 @@ class Worker:
             # Its own: another worker may have booted the same kind of host.
             logs = self._folder / f"host-{self._wanted.host}-{os.getpid()}-{self._boots}"
             keep = Timeline(self._keep, FileSink(self._folder / "timeline.jsonl"))
-            self._bench = Bench.up(wanted, self._private.path, logs, keep, l1=False)
+            # With an L1: what it is once it has booted, each mutant's goes on from.
+            self._bench = Bench.up(wanted, self._private.path, logs, keep)
         return self._bench
 
     def _keep(self, event: Event) -> None:
