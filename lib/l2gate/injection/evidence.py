@@ -47,6 +47,11 @@ class Evidence:
             self._stack.close()
             raise
 
+    @classmethod
+    def demand(cls, facts: BenchFacts, test: str) -> None:
+        """What can be told of such a bench without connecting to it: raises MissingPrerequisite or
+        NotHere where ``test`` could not inject on it in this way."""
+
     @property
     def refuse_contract(self) -> bool:
         """Whether the kernel must refuse; else it must keep the payload contract."""

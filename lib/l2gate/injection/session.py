@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from l2gate.contract.active import unproven
-from l2gate.contract.choice import words_on_qemu
+from l2gate.contract.choice import Choice, words_on_qemu
 from l2gate.contract.outcome import ExceptionRequest
 from l2gate.foundation.errors import NotProven
 from l2gate.guests.fingerprint import Fingerprint
@@ -26,6 +26,12 @@ _QMP_SECONDS = 5
 _BROKEN_OFF = ("paused", "debug")
 #: States that a VM leaves only by a reset (QEMU: runstate_needs_reset).
 _STOPPED_FOR_GOOD = ("internal-error", "shutdown")
+
+
+def asks(choice: Choice, path: str, request: ExceptionRequest, repeat: int, level: str) -> bool:
+    """Whether ``choice`` asks for that case, or for one that it is the control of."""
+    vector, code, injected = request.vector, request.error_code, request.injected
+    return choice.asks(words_on_qemu(path, vector, code, injected, repeat, level))
 
 
 class Session(Evidence):
@@ -56,8 +62,7 @@ class Session(Evidence):
 
     def asks(self, request: ExceptionRequest, repeat: int, level: str) -> bool:
         """Whether that case was asked for, or is the control of one that was."""
-        vector, code, injected = request.vector, request.error_code, request.injected
-        return self.choice.asks(words_on_qemu(self.path, vector, code, injected, repeat, level))
+        return asks(self.choice, self.path, request, repeat, level)
 
     def note(self, text: str) -> None:
         """Say something on the timeline that a reader of the report should know."""

@@ -100,9 +100,9 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         os.environ.update(options.to_environment(wanted))
         for suite in job.test_suites:
             # A user's own configuration of Avocado does not change what the tests rely on.
-            suite.config["run.spawner"] = spawner.NAME
             suite.config["run.max_parallel_tasks"] = 1
-        spawner.prepare()
+        if any(suite.config.get("run.spawner") == spawner.NAME for suite in job.test_suites):
+            spawner.prepare()
         planned = [sentence(uri) for uri in _system_tests(job)]
         known = known_tests()
         job_planned = JobPlanned(

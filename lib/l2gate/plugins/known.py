@@ -14,7 +14,7 @@ from l2gate.foundation.errors import KernelSpecError, UsageError
 from l2gate.foundation.settings import checkout, nearest
 from l2gate.jobs.job import TESTS
 from l2gate.records.descriptions import AboutTest
-from l2gate.testing import SystemTest, about
+from l2gate.testing import ContractTest, SystemTest, about
 
 _FOLDER = checkout() / TESTS
 
@@ -26,9 +26,16 @@ class KnownTest:
 
     sentence: str
     reference: str
-    contract: str
-    needs_l1: bool
+    test: ContractTest
     says: str
+
+    @property
+    def contract(self) -> str:
+        return self.test.contract
+
+    @property
+    def needs_l1(self) -> bool:
+        return self.test.needs_l1
 
     @property
     def about(self) -> AboutTest:
@@ -56,8 +63,7 @@ def known_tests() -> dict[str, KnownTest]:
                         found[sentence] = KnownTest(
                             sentence,
                             f"{file}:{sentence}",
-                            about(method).contract,
-                            about(method).needs_l1,
+                            about(method),
                             _says(method),
                         )
     return found
