@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * inject --pid PID [--vcpu N] [--tid TID] [--old-kernel yes]
+ * inject --pid PID [--vcpu N] [--tid TID] [--old-kernel yes] [--monitor PATH]
  *
  * KVM_SET_VCPU_EVENTS on the stopped vCPU of a QEMU process, as told on stdin. It prints a line
- * {"type":"ready"}, then one line for each line it reads:
+ * {"type":"ready"}, then one line for each line it reads. PATH is QEMU's QMP socket, which it takes for itself.
  *
  *   state                      -> what the verb `vcpu` prints
  *   requeue                    -> the same, after an interrupt that is on its way has been given
@@ -14,17 +14,23 @@
  *                                 named is as KVM_GET_VCPU_EVENTS returned it just before
  *       repeat=N               the same ioctl N times
  *       undo=1                 an accepted exception is taken back before the vCPU can run
+ *   stop, cont                 -> {"type":"qmp","reply":what QEMU answers}; the VM that was stopped
+ *                                 goes on when this ends, if it does not before
+ *   qmp COMMAND                -> the same, for any command of QMP, in its own JSON
+ *   batch N                    -> nothing; the answers to the next N lines are written all at once
  *   quit
  *
  * QEMU's thread is borrowed for the time of one line only.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "helper.h"
 #include "json.h"
+#include "qmp.h"
 #include "vcpu.h"
 
 #define MOST_OUTCOMES 8
@@ -200,34 +206,67 @@ static bool tell_vcpu(bool requeue)
 	return good;
 }
 
-int verb_inject(int argc, char **argv)
+/* False if the conversation is over. */
+static bool answer(char *line)
+{
+	if (!strcmp(line, "state"))
+		return tell_vcpu(false);
+	if (!strcmp(line, "requeue"))
+		return tell_vcpu(true);
+	if (!strncmp(line, "set ", 4))
+		return do_set(line + 4);
+	if (!strcmp(line, "stop"))
+		return qmp_stop();
+	if (!strcmp(line, "cont"))
+		return qmp_cont();
+	if (!strncmp(line, "qmp ", 4))
+		return qmp_command(line + 4);
+	json_error(EINVAL,
+		   "state | requeue | set FIELD=NUMBER ... | stop | cont | qmp COMMAND | batch N | "
+		   "quit",
+		   "cannot do %s", line);
+	return true;
+}
+
+static bool converse(void)
 {
 	char line[4096];
+	long held = 0;
 
-	if (!vcpu_find(&vcpu, argc, argv))
+	while (fgets(line, sizeof(line), stdin)) {
+		line[strcspn(line, "\n")] = 0;
+		if (!strcmp(line, "quit"))
+			break;
+		if (!strncmp(line, "batch ", 6)) {
+			held = atol(line + 6);
+			json_hold(held > 0);
+			continue;
+		}
+		if (!answer(line))
+			return false;
+		if (held && !--held)
+			json_hold(false);
+	}
+	return true;
+}
+
+int verb_inject(int argc, char **argv)
+{
+	const char *monitor = option(argc, argv, "--monitor");
+	static char lines[1 << 16];
+	bool good;
+
+	setvbuf(stdout, lines, _IOFBF, sizeof(lines));
+	signal(SIGPIPE, SIG_IGN); /* who does not listen any more has closed stdin as well */
+	if (!vcpu_find(&vcpu, argc, argv) || (monitor && !qmp_connect(monitor)))
 		return FAILED;
 	json_begin("ready");
 	json_number("pid", vcpu.tracee.pid);
 	json_number("tid", vcpu.tracee.tid);
 	json_number("vcpu", vcpu.number);
 	json_end();
-	while (fgets(line, sizeof(line), stdin)) {
-		line[strcspn(line, "\n")] = 0;
-		if (!strcmp(line, "quit"))
-			break;
-		if (!strcmp(line, "state")) {
-			if (!tell_vcpu(false))
-				return FAILED;
-		} else if (!strcmp(line, "requeue")) {
-			if (!tell_vcpu(true))
-				return FAILED;
-		} else if (!strncmp(line, "set ", 4)) {
-			if (!do_set(line + 4))
-				return FAILED;
-		} else {
-			json_error(EINVAL, "state | requeue | set FIELD=NUMBER ... | quit",
-				   "cannot do %s", line);
-		}
-	}
-	return DONE;
+	good = converse();
+	json_hold(false);
+	qmp_close();
+	return good ? DONE : FAILED;
 }

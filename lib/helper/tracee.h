@@ -25,11 +25,12 @@ struct tracee {
 	bool attached;
 	struct user_regs_struct original;
 	uint64_t signal_mask;
-	uint64_t syscall_ret; /* `syscall; ret` in the tracee */
-	uint64_t restorer;    /* `mov $15, %eax; syscall` in the tracee */
-	uint64_t frame;	      /* rsp from which `ret` leads to the restorer */
-	uint64_t scratch;     /* room for an ioctl's argument, on the tracee's stack */
-	char problem[256];    /* what went wrong last */
+	uint64_t syscall_ret;	       /* `syscall; ret` in the tracee */
+	uint64_t restorer;	       /* `mov $15, %eax; syscall` in the tracee */
+	uint64_t frame;		       /* rsp from which `ret` leads to the restorer */
+	uint64_t scratch;	       /* room for an ioctl's argument, on the tracee's stack */
+	uint64_t stack_from, stack_to; /* its stack's mapping, once looked for */
+	char problem[256];	       /* what went wrong last */
 	int problem_errno;
 };
 

@@ -367,7 +367,8 @@ static bool read_nested(struct vcpu *vcpu, struct nested *nested)
 		return true;
 	memset(&buffer, 0, sizeof(buffer));
 	buffer.state.size = sizeof(buffer);
-	if (!run(vcpu, KVM_GET_NESTED_STATE, &buffer, sizeof(buffer), &result))
+	/* the rest, which KVM writes beside it, is of interest to nobody */
+	if (!run(vcpu, KVM_GET_NESTED_STATE, &buffer, sizeof(buffer.state), &result))
 		return false;
 	if (result == -E2BIG) {
 		json_error(E2BIG, NULL, "nested state of %u bytes", buffer.state.size);

@@ -14,17 +14,16 @@ from typing import ClassVar
 
 from l2gate.bench.facts import BenchFacts
 from l2gate.contract.choice import Choice
-from l2gate.contract.outcome import ExceptionRequest, QemuOutcome, VcpuState
+from l2gate.contract.outcome import ExceptionRequest, QemuOutcome
 from l2gate.contract.paths import InjectionPath
 from l2gate.contract.qemu_judge import EINVAL_WORDS, Era, Goal, QemuInjection, qemu_case
 from l2gate.contract.vectors import label
 from l2gate.foundation.errors import HelperError, MissingPrerequisite
-from l2gate.guests.fingerprint import Fingerprint
 from l2gate.guests.l2 import TinyL2
 from l2gate.guests.restart import Restart, status
 from l2gate.guests.victim import Victim
 from l2gate.injection.evidence import none_chosen
-from l2gate.injection.session import Session, asks
+from l2gate.injection.session import Session, StoppedVcpu, asks
 
 #: What L1's Linux says when a machine check is its end (arch/x86/kernel/cpu/mce/core.c).
 _MCE_WORDS = re.compile(r"Machine check|\[Hardware Error\]|machine check", re.IGNORECASE)
@@ -32,14 +31,6 @@ PANIC = re.compile(r"Kernel panic[^\n]*\n")
 _SETTLE_SECONDS = 20
 #: Heartbeats of L2 that show that it goes on.
 BEATS = 20_000
-
-
-@dataclass(frozen=True)
-class StoppedVcpu:
-    """The vCPU with a level on it, and by what that is known."""
-
-    state: VcpuState
-    fingerprint: Fingerprint
 
 
 @dataclass(frozen=True)
@@ -124,13 +115,13 @@ class ByQemu(Session):
     def _stopped_in(self, level: str, victim: Victim | None = None) -> Iterator[StoppedVcpu]:
         """The vCPU stopped with ``level`` on it; at the end it goes on."""
         if level == "L1":
-            fingerprint = self._stop_in_l1(victim or self._process_in_l1(Victim))
+            stopped = self._stop_in_l1(victim or self._process_in_l1(Victim))
         else:
-            fingerprint = self._stop_in_l2()
+            stopped = self._stop_in_l2()
         try:
-            yield StoppedVcpu(self.injector.state(), fingerprint)
+            yield stopped
         finally:
-            self._qmp("cont")
+            self.injector.go_on()
 
     def _watch(self, said: int) -> QemuOutcome:
         """Until the VM has stopped, L1 has died of it, or L2 has gone on. ``said``: so much has

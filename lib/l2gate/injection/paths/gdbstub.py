@@ -111,7 +111,7 @@ class GdbStub(ByQemu):
                     "use another host: hardware does, and so does Bochs",
                 )
         gdb.remove(process.int3, deadline)
-        self._qmp("cont")
+        self.injector.go_on()
 
     @contextmanager
     def _server(self, deadline: Deadline) -> Iterator[Gdb]:
@@ -122,9 +122,9 @@ class GdbStub(ByQemu):
             words = " / ".join(said.splitlines())
             raise MissingPrerequisite(f"QEMU offers no gdb server here: {words}", "a later kernel")
         try:
-            self._qmp("stop")
+            self.injector.stop()
             with Gdb(self._l0, self.facts.helper, path, deadline) as gdb:
-                self._qmp("cont")
+                self.injector.go_on()
                 yield gdb
         finally:
             with suppress(L2gateError):
