@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -402,24 +403,12 @@ void tracee_detach(struct tracee *tracee)
 	count_seconds(false);
 }
 
-long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *argument, size_t size,
-		  bool *ran)
+long tracee_again(struct tracee *tracee, bool *ran)
 {
-	struct user_regs_struct regs = tracee->original;
+	long result;
 
 	*ran = false;
-	if (!poke(tracee, tracee->scratch, argument, size)) {
-		problem(tracee, errno, "writing to the stack of thread %d", tracee->tid);
-		return 0;
-	}
-	regs.rip = tracee->syscall_ret;
-	regs.rsp = tracee->frame;
-	regs.rax = SYS_ioctl;
-	regs.rdi = (unsigned long)fd;
-	regs.rsi = request;
-	regs.rdx = tracee->scratch;
-	regs.orig_rax = (unsigned long)-1;
-	if (ptrace(PTRACE_SETREGS, tracee->tid, 0, &regs) != 0) {
+	if (ptrace(PTRACE_SETREGS, tracee->tid, 0, &tracee->call) != 0) {
 		problem(tracee, errno, "setting the registers of thread %d", tracee->tid);
 		return 0;
 	}
@@ -427,11 +416,39 @@ long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *ar
 	for (int stop = 0; stop < 2; stop++)
 		if (!run_to_stop(tracee, PTRACE_SYSCALL, SIGTRAP | 0x80))
 			return 0;
-	if (ptrace(PTRACE_GETREGS, tracee->tid, 0, &regs) != 0 ||
-	    !peek(tracee, tracee->scratch, argument, size)) {
+	errno = 0;
+	result = ptrace(PTRACE_PEEKUSER, tracee->tid, offsetof(struct user, regs.rax), 0);
+	if (errno) {
 		problem(tracee, errno, "reading the answer of thread %d", tracee->tid);
 		return 0;
 	}
 	*ran = true;
-	return (long)regs.rax;
+	return result;
+}
+
+long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *argument, size_t size,
+		  bool *ran)
+{
+	struct user_regs_struct *call = &tracee->call;
+	long result;
+
+	*ran = false;
+	if (!poke(tracee, tracee->scratch, argument, size)) {
+		problem(tracee, errno, "writing to the stack of thread %d", tracee->tid);
+		return 0;
+	}
+	*call = tracee->original;
+	call->rip = tracee->syscall_ret;
+	call->rsp = tracee->frame;
+	call->rax = SYS_ioctl;
+	call->rdi = (unsigned long)fd;
+	call->rsi = request;
+	call->rdx = tracee->scratch;
+	call->orig_rax = (unsigned long)-1;
+	result = tracee_again(tracee, ran);
+	if (*ran && !peek(tracee, tracee->scratch, argument, size)) {
+		problem(tracee, errno, "reading the answer of thread %d", tracee->tid);
+		*ran = false;
+	}
+	return result;
 }

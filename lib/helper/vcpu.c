@@ -395,6 +395,14 @@ bool vcpu_set_events(struct vcpu *vcpu, const struct kvm_vcpu_events *wanted, lo
 	return run(vcpu, KVM_SET_VCPU_EVENTS, &sent, sizeof(sent), result);
 }
 
+bool vcpu_again(struct vcpu *vcpu, long *result)
+{
+	bool ran;
+
+	*result = tracee_again(&vcpu->tracee, &ran);
+	return ran || report(vcpu);
+}
+
 /* Moves the vector from ISR to IRR (SDM volume 3, 11.8.4); false if it is not in service. */
 static bool back_to_irr(struct kvm_lapic_state *apic, uint8_t vector)
 {

@@ -54,6 +54,8 @@ class Injector:
         self._budget = budget
         deadline = budget.deadline("the helper starts on L0", _ANSWER_SECONDS)
         argv = [helper, "inject", "--pid", str(pid), "--vcpu", "0", "--monitor", monitor]
+        if budget.scale > 1:  # on an emulated CPU it would wait for L1's whole time slice
+            argv += ["--urgent", "yes"]
         if by == "fingerprint":
             argv += ["--old-kernel", "yes"]
         self._remote: Remote = connection.start(argv, deadline)
