@@ -32,10 +32,12 @@ EITHER = "either"
 
 @dataclass(frozen=True)
 class ContractTest:
-    """The contract that a test is about, and what it injects on."""
+    """The contract that a test is about, what it injects on, and the contract under which it may
+    leave L1 stopped for good (or empty): such tests come last."""
 
     contract: str
     on: type[Evidence]
+    spoils_l1_under: str = ""
 
     @property
     def needs_l1(self) -> bool:
@@ -44,17 +46,20 @@ class ContractTest:
 
 
 def contract_test(
-    contract: str, on: type[E]
+    contract: str, on: type[E], *, spoils_l1_under: str = ""
 ) -> Callable[[Callable[[T, E], None]], Callable[[T], None]]:
     """A test that holds under one contract, or `either`; under another it is skipped, with cause
     and hint. So it is where another path than that of ``on`` is asked for.
+
+    ``spoils_l1_under`` names the contract under which it may leave L1 stopped for good: it is run
+    after all that does not, and whoever has a fresh L1 at hand gives it to the next test.
 
     The body gets what ``on`` names, connected. Everything is opened and closed here, in the test's
     own thread: Avocado runs tearDown in another one.
     """
 
     def decorate(body: Callable[[T, E], None]) -> Callable[[T], None]:
-        known = ContractTest(contract, on)
+        known = ContractTest(contract, on, spoils_l1_under)
 
         @wraps(body)
         def test(self: T) -> None:
