@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import shlex
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,19 +37,9 @@ class L2Guest(ABC):
 
     fingerprint: Fingerprint
 
+    @abstractmethod
     def advance(self) -> L2State:
         """L2's state after it was seen to make progress, or the reason why it did not."""
-        self.ask_to_advance()
-        return self.advanced()
-
-    @abstractmethod
-    def ask_to_advance(self) -> None:
-        """Send what `advance` asks: it counts from when L1 reads it, so on a stopped vCPU from the
-        thaw on."""
-
-    @abstractmethod
-    def advanced(self) -> L2State:
-        """The answer."""
 
     @abstractmethod
     def clear(self) -> None:
@@ -82,11 +71,8 @@ class TinyL2(L2Guest):
             *(int(ready[name], 16) for name in ("cr3", "r15", "rip_first", "rip_last"))
         )
 
-    def ask_to_advance(self) -> None:
-        self.expect_beats(1000)
-
-    def advanced(self) -> L2State:
-        return _state(self._remote.read_object(self._answers()))
+    def advance(self) -> L2State:
+        return _state(self._ask("wait 1000"))
 
     def clear(self) -> None:
         self._ask("clear")
@@ -110,10 +96,7 @@ class TinyL2(L2Guest):
         self._remote.close()
 
     def _ask(self, line: str) -> dict[str, Any]:
-        return self._remote.ask(line, self._answers())
-
-    def _answers(self) -> Deadline:
-        return self._budget.deadline("the tiny L2 answers", _ANSWER_SECONDS)
+        return self._remote.ask(line, self._budget.deadline("the tiny L2 answers", _ANSWER_SECONDS))
 
 
 class LinuxL2(L2Guest):
@@ -134,16 +117,10 @@ class LinuxL2(L2Guest):
         if not self._attached():
             self._start()
 
-    def ask_to_advance(self) -> None:
-        assert self._remote is not None
-        self._asked += 1
-        with suppress(HelperError):  # if it has ended, there is no answer either
-            self._remote.send(self._word)
-
-    def advanced(self) -> L2State:
+    def advance(self) -> L2State:
         before = self._count
         try:
-            self._count, spinner = self._answer()
+            self._count, spinner = self._ping()
         except (HelperError, BenchError) as error:
             return L2State(False, before or 0, (), str(error))
         alive = spinner and (before is None or self._count == before + 1)
@@ -180,17 +157,16 @@ class LinuxL2(L2Guest):
         while "l2gate: ready" not in self._remote.read_line(deadline):
             pass
 
-    @property
-    def _word(self) -> str:
-        return f"ping-{os.getpid()}-{self._asked}"
-
-    def _answer(self) -> tuple[int, bool]:
+    def _ping(self) -> tuple[int, bool]:
         """L2's count of its answers, and whether its spinning process is alive."""
         assert self._remote is not None
+        self._asked += 1
+        word = f"ping-{os.getpid()}-{self._asked}"
         deadline = self._budget.deadline("the Linux L2 answers", _ANSWER_SECONDS)
+        self._remote.send(word)
         while True:
             fields = self._remote.read_line(deadline).split()
-            if fields[:2] == ["answer", self._word]:
+            if fields[:2] == ["answer", word]:
                 return int(fields[2].partition("=")[2]), fields[3] == "spinner=yes"
 
     @staticmethod

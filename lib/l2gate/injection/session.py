@@ -10,9 +10,9 @@ from typing import TypeVar
 from l2gate.contract.active import unproven
 from l2gate.contract.choice import Choice, words_on_qemu
 from l2gate.contract.outcome import ExceptionRequest, VcpuState
-from l2gate.foundation.errors import NotProven
+from l2gate.foundation.errors import L2gateError, NotProven
 from l2gate.guests.fingerprint import Fingerprint
-from l2gate.guests.l2 import L2Guest, start_l2
+from l2gate.guests.l2 import L2Guest, L2State, start_l2
 from l2gate.guests.restart import Restart, status
 from l2gate.guests.victim import Victim
 from l2gate.injection.evidence import Evidence
@@ -43,14 +43,21 @@ class StoppedVcpu:
 
 
 class Session(Evidence):
-    """A test's connections to the bench, and its own L2. The vCPU is left running at its end."""
+    """A test's connections to the bench, and an L2: its own, or that of an earlier test which has
+    left it as it was. The vCPU is left running at its end."""
 
     def _connect(self) -> None:
         facts = self.facts
         self._l0 = self._connection("L0")
         self._l1 = self._connection("L1")
+        self._kept_on = {level: self._kept(level) for level in ("L0", "L1")}
         self.injector = Injector(
-            self._l0, facts.helper, facts.qemu_pid, facts.monitor, self.budget, by=facts.proof
+            self._kept_on["L0"],
+            facts.helper,
+            facts.qemu_pid,
+            facts.monitor,
+            self.budget,
+            by=facts.proof,
         )
         self._stack.callback(self.injector.close)
         self.monitor: Qmp = self.injector
@@ -61,10 +68,37 @@ class Session(Evidence):
         if now in _STOPPED_FOR_GOOD:
             with self.timeline.step("L1", "L1, which QEMU has stopped, starts anew", "restart"):
                 Restart(self.monitor, facts.console("L1"), self.budget).now()
-        with self.timeline.step("L2", f"L1 starts the {facts.l2} L2", "l2"):
-            self.l2: L2Guest = start_l2(facts.l2, self._l1, facts.l1_helper, self.budget)
+        with self.timeline.step("L2", f"the {facts.l2} L2 beats", "l2"):
+            self.l2: L2Guest = self._find_l2()
             self._stack.callback(self.l2.close)
-            self._heartbeat = self.l2.advance().heartbeat
+
+    def _find_l2(self) -> L2Guest:
+        """That of an earlier test, if it goes on and nothing has hit it, or a new one."""
+        facts, kept = self.facts, self._kept_on["L1"]
+        # A Linux L2 is found by its socket in L1.
+        place = kept if facts.l2 == "tiny" else self._l1
+        while True:
+            l2 = start_l2(facts.l2, place, facts.l1_helper, self.budget)
+            try:
+                state = l2.advance()
+            except L2gateError as error:
+                if not kept.continued:
+                    l2.close()
+                    raise
+                state = L2State(False, 0, (), str(error))
+            self._heartbeat = state.heartbeat
+            if not kept.continued:
+                return l2
+            if state.alive and not state.hits:
+                self.note(f"the L2 of an earlier test goes on: {state.heartbeat} beats, no hit")
+                return l2
+            self.note(f"the L2 of an earlier test is not as it was ({state.why}): a new one")
+            l2.close()
+
+    def _give_back(self) -> None:
+        """Leave L2 and the helper on L0 to the next test; they must be as they were."""
+        for connection in self._kept_on.values():
+            connection.give_back()
 
     def asks(self, request: ExceptionRequest, repeat: int, level: str) -> bool:
         """Whether that case was asked for, or is the control of one that was."""

@@ -104,7 +104,14 @@ class VcpuEvents(Session):
 
     def _connect(self) -> None:
         self._latest: list[Judgement] = []
+        self._untouched = True
         super()._connect()
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        yield
+        if self._untouched:
+            self._give_back()
 
     def victim(self) -> WatchedProcess:
         """A process in L1 that turns exceptions into signals; ended with the session."""
@@ -171,7 +178,6 @@ class VcpuEvents(Session):
         except BaseException:
             self.injector.go_on()
             raise
-        self.l2.ask_to_advance()  # L1 cannot read it before the thaw
         frozen.conduct(thaw=True)
         liveness = self._liveness()
         each = (time.monotonic() - start) / max(1, len(frozen.said))
@@ -181,11 +187,13 @@ class VcpuEvents(Session):
         """L1 and L2 after the thaw; one question shows both, for L2's answers come through L1."""
         before = self._heartbeat
         try:
-            state = self.l2.advanced()
+            state = self.l2.advance()
         except (DeadlineExpired, BenchError) as error:
+            self._untouched = False
             self.check_consoles()
             return Liveness(False, False, (before, before), (), str(error))
         self._heartbeat = state.heartbeat
+        self._untouched &= state.alive and not state.hits
         if state.hits:
             self.l2.clear()
         return Liveness(True, state.alive, (before, state.heartbeat), state.hits, state.why)
