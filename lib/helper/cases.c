@@ -26,8 +26,10 @@
  */
 #include "cases.h"
 
+#include <poll.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "cpu.h"
 #include "helper.h"
@@ -115,8 +117,17 @@ static void print_head(const struct standalone_vm *vm)
 	json_end();
 }
 
+/* Whether a request waits already: then the answer so far may wait for the next. */
+static bool more_comes(void)
+{
+	struct pollfd in = { .fd = STDIN_FILENO, .events = POLLIN };
+
+	return poll(&in, 1, 0) == 1 && in.revents & POLLIN;
+}
+
 int verb_cases(int argc, char **argv)
 {
+	static char lines[1 << 16];
 	char line[1024];
 
 	(void)argc;
@@ -124,8 +135,12 @@ int verb_cases(int argc, char **argv)
 	if (!standalone_up(&vms[0], false, false))
 		return FAILED;
 	print_head(&vms[0]);
-	while (fgets(line, sizeof(line), stdin))
+	setvbuf(stdout, lines, _IOFBF, sizeof(lines));
+	while (fgets(line, sizeof(line), stdin)) {
+		json_hold(true);
 		answer(line);
+		json_hold(more_comes());
+	}
 	for (size_t i = 0; i < COUNT(vms); i++)
 		standalone_down(&vms[i]);
 	return DONE;

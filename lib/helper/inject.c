@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * inject --pid PID [--vcpu N] [--tid TID] [--old-kernel yes]
+ * inject --pid PID [--vcpu N] [--tid TID] [--old-kernel yes] [--monitor PATH]
+ *        [--urgent yes]
  *
  * KVM_SET_VCPU_EVENTS on the stopped vCPU of a QEMU process, as told on stdin. It prints a line
- * {"type":"ready"}, then one line for each line it reads:
+ * {"type":"ready"}, then one line for each line it reads. PATH is QEMU's QMP socket, which it takes for itself.
+ * --urgent: it goes before QEMU's vCPU on this machine's CPU, and so does its SSH server.
  *
  *   state                      -> what the verb `vcpu` prints
  *   requeue                    -> the same, after an interrupt that is on its way has been given
@@ -14,17 +16,23 @@
  *                                 named is as KVM_GET_VCPU_EVENTS returned it just before
  *       repeat=N               the same ioctl N times
  *       undo=1                 an accepted exception is taken back before the vCPU can run
+ *   stop, cont                 -> {"type":"qmp","reply":what QEMU answers}; the VM that was stopped
+ *                                 goes on when this ends, if it does not before
+ *   qmp COMMAND                -> the same, for any command of QMP, in its own JSON
+ *   batch N                    -> nothing; the answers to the next N lines are written all at once
  *   quit
  *
- * QEMU's thread is borrowed for the time of one line only.
+ * QEMU's thread is borrowed for the time of one line or batch only.
  */
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "helper.h"
 #include "json.h"
+#include "qmp.h"
 #include "vcpu.h"
 
 #define MOST_OUTCOMES 8
@@ -46,6 +54,39 @@ struct outcomes {
 
 static struct vcpu vcpu;
 static struct vcpu_state before, after, restored;
+
+/*
+ * QEMU's thread is kept for the time of a batch. Nothing runs the vCPU meanwhile, so that what it
+ * was read to be at the end of one line it is at the beginning of the next.
+ */
+static bool attached;
+static const struct vcpu_state *latest;
+
+static bool borrow(void)
+{
+	if (!attached)
+		attached = vcpu_attach(&vcpu);
+	return attached;
+}
+
+static void give_back(void)
+{
+	if (attached)
+		vcpu_detach(&vcpu);
+	attached = false;
+	latest = NULL;
+}
+
+/* What the vCPU holds, into `before`. */
+static bool look(void)
+{
+	if (latest && latest != &before)
+		before = *latest;
+	else if (!latest && !vcpu_read(&vcpu, &before))
+		return false;
+	latest = &before;
+	return true;
+}
 
 /* Reads the words of a `set` line into the order; prints an error line for a word it is not. */
 static bool read_order(char *words, struct order *order)
@@ -100,7 +141,8 @@ static bool repeat_set(const struct order *order, struct outcomes *outcomes)
 	long result;
 
 	for (long i = 0; i < order->repeat; i++) {
-		if (!vcpu_set_events(&vcpu, &order->events, &result))
+		if (!(i ? vcpu_again(&vcpu, &result) :
+			  vcpu_set_events(&vcpu, &order->events, &result)))
 			return false;
 		note_outcome(outcomes, result, i);
 	}
@@ -168,16 +210,19 @@ static bool do_set(char *words)
 	bool good, understood, undone = false;
 	double start = seconds();
 
-	if (!vcpu_attach(&vcpu))
+	if (!borrow())
 		return false;
-	good = vcpu_read(&vcpu, &before);
+	good = look();
 	order.events = before.events;
 	understood = good && read_order(words, &order);
-	if (understood)
+	if (understood) {
 		good = repeat_set(&order, &outcomes) && vcpu_read(&vcpu, &after);
-	if (understood && good && order.undo && was_accepted(&outcomes))
+		latest = &after;
+	}
+	if (understood && good && order.undo && was_accepted(&outcomes)) {
 		good = undo(&undone);
-	vcpu_detach(&vcpu);
+		latest = &restored;
+	}
 	if (understood && good)
 		print_set(&order, &outcomes, undone, seconds() - start);
 	return good;
@@ -188,10 +233,9 @@ static bool tell_vcpu(bool requeue)
 {
 	bool good;
 
-	if (!vcpu_attach(&vcpu))
+	if (!borrow())
 		return false;
-	good = vcpu_read(&vcpu, &before) && (!requeue || vcpu_requeue(&vcpu, &before));
-	vcpu_detach(&vcpu);
+	good = look() && (!requeue || vcpu_requeue(&vcpu, &before));
 	if (good) {
 		json_begin("vcpu");
 		vcpu_print(&before);
@@ -200,34 +244,73 @@ static bool tell_vcpu(bool requeue)
 	return good;
 }
 
-int verb_inject(int argc, char **argv)
+/* False if the conversation is over. */
+static bool answer(char *line)
+{
+	if (!strcmp(line, "state"))
+		return tell_vcpu(false);
+	if (!strcmp(line, "requeue"))
+		return tell_vcpu(true);
+	if (!strncmp(line, "set ", 4))
+		return do_set(line + 4);
+	give_back(); /* QEMU needs it for an answer */
+	if (!strcmp(line, "stop"))
+		return qmp_stop();
+	if (!strcmp(line, "cont"))
+		return qmp_cont();
+	if (!strncmp(line, "qmp ", 4))
+		return qmp_command(line + 4);
+	json_error(EINVAL,
+		   "state | requeue | set FIELD=NUMBER ... | stop | cont | qmp COMMAND | batch N | "
+		   "quit",
+		   "cannot do %s", line);
+	return true;
+}
+
+static bool converse(void)
 {
 	char line[4096];
+	long held = 0;
 
-	if (!vcpu_find(&vcpu, argc, argv))
+	while (fgets(line, sizeof(line), stdin)) {
+		line[strcspn(line, "\n")] = 0;
+		if (!strcmp(line, "quit"))
+			break;
+		if (!strncmp(line, "batch ", 6)) {
+			held = atol(line + 6);
+			json_hold(held > 0);
+			continue;
+		}
+		if (!answer(line))
+			return false;
+		if (held && --held)
+			continue;
+		give_back();
+		json_hold(false);
+	}
+	return true;
+}
+
+int verb_inject(int argc, char **argv)
+{
+	const char *monitor = option(argc, argv, "--monitor");
+	static char lines[1 << 16];
+	bool good;
+
+	setvbuf(stdout, lines, _IOFBF, sizeof(lines));
+	signal(SIGPIPE, SIG_IGN); /* who does not listen any more has closed stdin as well */
+	if (!vcpu_find(&vcpu, argc, argv) || (monitor && !qmp_connect(monitor)))
 		return FAILED;
+	if (option(argc, argv, "--urgent"))
+		become_urgent();
 	json_begin("ready");
 	json_number("pid", vcpu.tracee.pid);
 	json_number("tid", vcpu.tracee.tid);
 	json_number("vcpu", vcpu.number);
 	json_end();
-	while (fgets(line, sizeof(line), stdin)) {
-		line[strcspn(line, "\n")] = 0;
-		if (!strcmp(line, "quit"))
-			break;
-		if (!strcmp(line, "state")) {
-			if (!tell_vcpu(false))
-				return FAILED;
-		} else if (!strcmp(line, "requeue")) {
-			if (!tell_vcpu(true))
-				return FAILED;
-		} else if (!strncmp(line, "set ", 4)) {
-			if (!do_set(line + 4))
-				return FAILED;
-		} else {
-			json_error(EINVAL, "state | requeue | set FIELD=NUMBER ... | quit",
-				   "cannot do %s", line);
-		}
-	}
-	return DONE;
+	good = converse();
+	give_back();
+	json_hold(false);
+	qmp_close();
+	return good ? DONE : FAILED;
 }

@@ -10,10 +10,17 @@
 
 static bool first = true;
 static bool begun; /* a line is not at its end */
+static bool held;  /* lines wait for each other */
+
+/* One thread writes, and an emulated CPU feels a lock for each character. */
+static void put(int c)
+{
+	putchar_unlocked(c);
+}
 
 static void quoted(const char *text)
 {
-	putchar('"');
+	put('"');
 	for (; *text; text++) {
 		unsigned char c = (unsigned char)*text;
 
@@ -22,39 +29,39 @@ static void quoted(const char *text)
 		else if (c < 0x20 || c >= 0x7f)
 			printf("\\u%04x", c);
 		else
-			putchar(c);
+			put(c);
 	}
-	putchar('"');
+	put('"');
 }
 
 static void lead(const char *key)
 {
 	if (!first)
-		putchar(',');
+		put(',');
 	first = false;
 	if (key) {
 		quoted(key);
-		putchar(':');
+		put(':');
 	}
 }
 
 static void open_with(const char *key, char bracket)
 {
 	lead(key);
-	putchar(bracket);
+	put(bracket);
 	first = true;
 }
 
 static void close_with(char bracket)
 {
-	putchar(bracket);
+	put(bracket);
 	first = false;
 }
 
 void json_begin(const char *type)
 {
 	if (begun)
-		putchar('\n'); /* an error in the middle of an answer has a line of its own */
+		put('\n'); /* an error in the middle of an answer has a line of its own */
 	begun = true;
 	first = true;
 	open_with(NULL, '{');
@@ -64,8 +71,9 @@ void json_begin(const char *type)
 void json_end(void)
 {
 	close_with('}');
-	putchar('\n');
-	fflush(stdout);
+	put('\n');
+	if (!held)
+		fflush(stdout);
 	first = true;
 	begun = false;
 }
@@ -101,8 +109,19 @@ void json_text(const char *key, const char *value)
 
 void json_number(const char *key, long long value)
 {
+	char digits[24];
+	int length = 0;
+	unsigned long long left = value < 0 ? 0 - (unsigned long long)value :
+					      (unsigned long long)value;
+
 	lead(key);
-	printf("%lld", value);
+	if (value < 0)
+		put('-');
+	do
+		digits[length++] = (char)('0' + left % 10);
+	while (left /= 10);
+	while (length)
+		put(digits[--length]);
 }
 
 void json_real(const char *key, double value)
@@ -113,8 +132,30 @@ void json_real(const char *key, double value)
 
 void json_hex(const char *key, uint64_t value)
 {
+	int shift = 60;
+
 	lead(key);
-	printf("\"0x%llx\"", (unsigned long long)value);
+	put('"');
+	put('0');
+	put('x');
+	while (shift && !(value >> shift))
+		shift -= 4;
+	for (; shift >= 0; shift -= 4)
+		put("0123456789abcdef"[value >> shift & 15]);
+	put('"');
+}
+
+void json_raw(const char *key, const char *json, size_t length)
+{
+	lead(key);
+	fwrite(json, 1, length, stdout);
+}
+
+void json_hold(bool hold)
+{
+	held = hold;
+	if (!hold)
+		fflush(stdout);
 }
 
 void json_bool(const char *key, bool value)

@@ -7,6 +7,7 @@
 #define L2GATE_JSON_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 void json_begin(const char *type); /* { "type": type */
@@ -21,6 +22,10 @@ void json_real(const char *key, double value);
 void json_hex(const char *key, uint64_t value); /* as text: JSON numbers end at 2^53 */
 void json_bool(const char *key, bool value);
 void json_null(const char *key);
+void json_raw(const char *key, const char *json, size_t length); /* as it is */
+
+/* Whether lines wait for each other, to be written together when this is off again. */
+void json_hold(bool hold);
 
 /* EINVAL for 22; NULL for 0. */
 const char *errno_name(int number);

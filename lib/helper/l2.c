@@ -137,13 +137,15 @@ static const char *exit_name(uint32_t reason)
 	}
 }
 
+static bool urgent; /* the thread that answers; L2's is not */
+
 static bool wait_beats(uint64_t more)
 {
 	uint64_t start = *shared(L2_HEARTBEAT);
 	double end = seconds() + WAIT_SECONDS;
 
 	while (*shared(L2_HEARTBEAT) - start < more && !l2.dead && seconds() < end)
-		sched_yield(); /* never a sleep: beside a busy L2 in an emulator it lasts long */
+		let_others_run(urgent);
 	return *shared(L2_HEARTBEAT) - start >= more;
 }
 
@@ -242,6 +244,7 @@ int verb_l2(int argc, char **argv)
 			   "the tiny guest does not start: %s", exit_name(l2.vm.run->exit_reason));
 		return FAILED;
 	}
+	urgent = become_urgent();
 	json_begin("ready");
 	json_hex("cr3", L2_CR3);
 	json_hex("rip_first", L2_CODE);

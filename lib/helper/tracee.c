@@ -7,11 +7,13 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -154,9 +156,9 @@ static bool find_instructions(struct tracee *tracee)
 		while (fgets(line, sizeof(line), maps)) {
 			bool libc = strstr(line, "/libc.so") || strstr(line, "/libc-");
 
-			if (sscanf(line, "%llx-%llx %7s", &start, &end, rights) != 3)
-				continue;
-			if (rights[2] != 'x' || strstr(line, "[vsyscall]") || libc != (pass == 0))
+			if (libc != (pass == 0) || strstr(line, "[vsyscall]") ||
+			    sscanf(line, "%llx-%llx %7s", &start, &end, rights) != 3 ||
+			    rights[2] != 'x')
 				continue;
 			if (!tracee->syscall_ret || !tracee->restorer)
 				search_mapping(tracee, start, end);
@@ -181,31 +183,45 @@ bool tracee_find(struct tracee *tracee, pid_t pid, pid_t tid, int vcpu)
 
 /* --- stopping it ---------------------------------------------------------------------------- */
 
-/* Waits for the next stop, not longer than STOP_SECONDS. SIGCHLD must be blocked. */
+static volatile sig_atomic_t alarms;
+
+static void at_alarm(int signo)
+{
+	(void)signo;
+	alarms = alarms + 1;
+}
+
+/* Lets SIGALRM interrupt a wait each second, so that it looks whether it has waited too long. */
+static void count_seconds(bool on)
+{
+	struct sigaction action = { .sa_handler = at_alarm };
+	struct itimerval each = { .it_interval.tv_sec = on, .it_value.tv_sec = on };
+	sigset_t alarm;
+
+	sigaction(SIGALRM, &action, NULL);
+	sigemptyset(&alarm);
+	sigaddset(&alarm, SIGALRM);
+	sigprocmask(SIG_UNBLOCK, &alarm, NULL);
+	setitimer(ITIMER_REAL, &each, NULL);
+}
+
+/* Waits for the next stop, not longer than STOP_SECONDS; count_seconds must be on. */
 static bool wait_stop(struct tracee *tracee, int *status)
 {
-	struct timespec now, end;
-	sigset_t child;
+	sig_atomic_t start = alarms;
 
-	sigemptyset(&child);
-	sigaddset(&child, SIGCHLD);
-	clock_gettime(CLOCK_MONOTONIC, &end);
-	end.tv_sec += STOP_SECONDS;
 	for (;;) {
-		struct timespec slice = { .tv_nsec = 50000000 };
-		pid_t got = waitpid(tracee->tid, status, __WALL | WNOHANG);
+		pid_t got = waitpid(tracee->tid, status, __WALL);
 
 		if (got == tracee->tid && WIFSTOPPED(*status))
 			return true;
-		if (got < 0 || got == tracee->tid) {
+		if (got >= 0 || errno != EINTR) {
 			tracee->attached = false;
 			return problem(tracee, ESRCH, "thread %d is gone", tracee->tid);
 		}
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		if (now.tv_sec >= end.tv_sec)
+		if (alarms - start > STOP_SECONDS)
 			return problem(tracee, ETIMEDOUT, "thread %d did not stop within %d s",
 				       tracee->tid, STOP_SECONDS);
-		sigtimedwait(&child, NULL, &slice);
 	}
 }
 
@@ -261,22 +277,30 @@ static void apply_restart(struct user_regs_struct *regs)
 	regs->orig_rax = (unsigned long)-1;
 }
 
-/* Whether [start, end) is all in one writable mapping of the tracee. */
-static bool writable(const struct tracee *tracee, uint64_t start, uint64_t end)
+/*
+ * Whether [start, end) is all in one writable mapping of the tracee. QEMU has hundreds of mappings,
+ * and one thread's stack stays where it is: it is looked for once.
+ */
+static bool writable(struct tracee *tracee, uint64_t start, uint64_t end)
 {
 	char path[64], line[512], rights[8];
 	unsigned long long from, to;
-	bool good = false;
 	FILE *maps;
 
+	if (tracee->stack_from <= start && end <= tracee->stack_to)
+		return true;
 	snprintf(path, sizeof(path), "/proc/%d/maps", tracee->pid);
 	maps = fopen(path, "re");
-	while (maps && !good && fgets(line, sizeof(line), maps))
-		good = sscanf(line, "%llx-%llx %7s", &from, &to, rights) == 3 && rights[1] == 'w' &&
-		       from <= start && end <= to;
+	while (maps && fgets(line, sizeof(line), maps))
+		if (sscanf(line, "%llx-%llx %7s", &from, &to, rights) == 3 && rights[1] == 'w' &&
+		    from <= start && end <= to) {
+			tracee->stack_from = from;
+			tracee->stack_to = to;
+			break;
+		}
 	if (maps)
 		fclose(maps);
-	return good;
+	return tracee->stack_from <= start && end <= tracee->stack_to;
 }
 
 static bool save_fpu(struct tracee *tracee, uint64_t place)
@@ -348,6 +372,7 @@ bool tracee_attach(struct tracee *tracee)
 	if (ptrace(PTRACE_SEIZE, tracee->tid, 0, PTRACE_O_TRACESYSGOOD) != 0)
 		return problem(tracee, errno, "PTRACE_SEIZE of thread %d", tracee->tid);
 	tracee->attached = true;
+	count_seconds(true);
 	if (!interrupt(tracee))
 		return false;
 	if (ptrace(PTRACE_GETREGS, tracee->tid, 0, &tracee->original) != 0 ||
@@ -355,6 +380,7 @@ bool tracee_attach(struct tracee *tracee)
 		problem(tracee, errno, "reading the registers of thread %d", tracee->tid);
 		ptrace(PTRACE_DETACH, tracee->tid, 0, 0);
 		tracee->attached = false;
+		count_seconds(false);
 		return false;
 	}
 	apply_restart(&tracee->original);
@@ -374,26 +400,15 @@ void tracee_detach(struct tracee *tracee)
 	ptrace(PTRACE_SETSIGMASK, tracee->tid, 8, &tracee->signal_mask);
 	ptrace(PTRACE_DETACH, tracee->tid, 0, 0);
 	tracee->attached = false;
+	count_seconds(false);
 }
 
-long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *argument, size_t size,
-		  bool *ran)
+long tracee_again(struct tracee *tracee, bool *ran)
 {
-	struct user_regs_struct regs = tracee->original;
+	long result;
 
 	*ran = false;
-	if (!poke(tracee, tracee->scratch, argument, size)) {
-		problem(tracee, errno, "writing to the stack of thread %d", tracee->tid);
-		return 0;
-	}
-	regs.rip = tracee->syscall_ret;
-	regs.rsp = tracee->frame;
-	regs.rax = SYS_ioctl;
-	regs.rdi = (unsigned long)fd;
-	regs.rsi = request;
-	regs.rdx = tracee->scratch;
-	regs.orig_rax = (unsigned long)-1;
-	if (ptrace(PTRACE_SETREGS, tracee->tid, 0, &regs) != 0) {
+	if (ptrace(PTRACE_SETREGS, tracee->tid, 0, &tracee->call) != 0) {
 		problem(tracee, errno, "setting the registers of thread %d", tracee->tid);
 		return 0;
 	}
@@ -401,11 +416,39 @@ long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *ar
 	for (int stop = 0; stop < 2; stop++)
 		if (!run_to_stop(tracee, PTRACE_SYSCALL, SIGTRAP | 0x80))
 			return 0;
-	if (ptrace(PTRACE_GETREGS, tracee->tid, 0, &regs) != 0 ||
-	    !peek(tracee, tracee->scratch, argument, size)) {
+	errno = 0;
+	result = ptrace(PTRACE_PEEKUSER, tracee->tid, offsetof(struct user, regs.rax), 0);
+	if (errno) {
 		problem(tracee, errno, "reading the answer of thread %d", tracee->tid);
 		return 0;
 	}
 	*ran = true;
-	return (long)regs.rax;
+	return result;
+}
+
+long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *argument, size_t size,
+		  bool *ran)
+{
+	struct user_regs_struct *call = &tracee->call;
+	long result;
+
+	*ran = false;
+	if (!poke(tracee, tracee->scratch, argument, size)) {
+		problem(tracee, errno, "writing to the stack of thread %d", tracee->tid);
+		return 0;
+	}
+	*call = tracee->original;
+	call->rip = tracee->syscall_ret;
+	call->rsp = tracee->frame;
+	call->rax = SYS_ioctl;
+	call->rdi = (unsigned long)fd;
+	call->rsi = request;
+	call->rdx = tracee->scratch;
+	call->orig_rax = (unsigned long)-1;
+	result = tracee_again(tracee, ran);
+	if (*ran && !peek(tracee, tracee->scratch, argument, size)) {
+		problem(tracee, errno, "reading the answer of thread %d", tracee->tid);
+		*ran = false;
+	}
+	return result;
 }

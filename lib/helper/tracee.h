@@ -25,11 +25,13 @@ struct tracee {
 	bool attached;
 	struct user_regs_struct original;
 	uint64_t signal_mask;
-	uint64_t syscall_ret; /* `syscall; ret` in the tracee */
-	uint64_t restorer;    /* `mov $15, %eax; syscall` in the tracee */
-	uint64_t frame;	      /* rsp from which `ret` leads to the restorer */
-	uint64_t scratch;     /* room for an ioctl's argument, on the tracee's stack */
-	char problem[256];    /* what went wrong last */
+	uint64_t syscall_ret;	       /* `syscall; ret` in the tracee */
+	uint64_t restorer;	       /* `mov $15, %eax; syscall` in the tracee */
+	uint64_t frame;		       /* rsp from which `ret` leads to the restorer */
+	uint64_t scratch;	       /* room for an ioctl's argument, on the tracee's stack */
+	struct user_regs_struct call;  /* with which it makes the last ioctl */
+	uint64_t stack_from, stack_to; /* its stack's mapping, once looked for */
+	char problem[256];	       /* what went wrong last */
 	int problem_errno;
 };
 
@@ -47,5 +49,8 @@ void tracee_detach(struct tracee *tracee);
  */
 long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *argument, size_t size,
 		  bool *ran);
+
+/* The last ioctl once more, with what its argument is now: for one that only reads it. */
+long tracee_again(struct tracee *tracee, bool *ran);
 
 #endif

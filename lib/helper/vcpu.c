@@ -367,7 +367,8 @@ static bool read_nested(struct vcpu *vcpu, struct nested *nested)
 		return true;
 	memset(&buffer, 0, sizeof(buffer));
 	buffer.state.size = sizeof(buffer);
-	if (!run(vcpu, KVM_GET_NESTED_STATE, &buffer, sizeof(buffer), &result))
+	/* the rest, which KVM writes beside it, is of interest to nobody */
+	if (!run(vcpu, KVM_GET_NESTED_STATE, &buffer, sizeof(buffer.state), &result))
 		return false;
 	if (result == -E2BIG) {
 		json_error(E2BIG, NULL, "nested state of %u bytes", buffer.state.size);
@@ -392,6 +393,14 @@ bool vcpu_set_events(struct vcpu *vcpu, const struct kvm_vcpu_events *wanted, lo
 	struct kvm_vcpu_events sent = *wanted;
 
 	return run(vcpu, KVM_SET_VCPU_EVENTS, &sent, sizeof(sent), result);
+}
+
+bool vcpu_again(struct vcpu *vcpu, long *result)
+{
+	bool ran;
+
+	*result = tracee_again(&vcpu->tracee, &ran);
+	return ran || report(vcpu);
 }
 
 /* Moves the vector from ISR to IRR (SDM volume 3, 11.8.4); false if it is not in service. */

@@ -43,6 +43,7 @@ bool vcpu_find(struct vcpu *vcpu, int argc, char **argv);
 
 /* Both need the tracee attached; on failure they print an error line and return false. */
 bool vcpu_read(struct vcpu *vcpu, struct vcpu_state *state);
+bool vcpu_again(struct vcpu *vcpu, long *result); /* the very ioctl that was the last one */
 bool vcpu_set_events(struct vcpu *vcpu, const struct kvm_vcpu_events *events, long *result);
 
 /*

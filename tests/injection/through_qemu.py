@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""QEMU injects: a machine check, a breakpoint that nobody owns, an NMI. Last of all tests: where
-KVM refuses, QEMU 10 stops L1 for good."""
+"""QEMU injects: a machine check, a breakpoint that nobody owns, an NMI. Where KVM refuses, QEMU 10
+stops L1 for good: such tests are the last of all."""
 
 from l2gate.testing import EITHER, GdbStub, MachineCheck, Nmi, SystemTest, contract_test
 
@@ -16,7 +16,7 @@ class ThroughQemuItself(SystemTest):
         nmi.must_reach("L1", while_active="L1")
         nmi.must_reach("L1", while_active="L2")
 
-    @contract_test(EITHER, on=GdbStub)
+    @contract_test(EITHER, on=GdbStub, spoils_l1_under="refuse")
     def test_breakpoint_that_nobody_owns(self, breakpoint: GdbStub) -> None:
         """Refused while L2 is active, or it is L2's; the control is a process of L1."""
         breakpoint.must_reach("L1", while_active="L1")
@@ -30,7 +30,7 @@ class ThroughQemuItself(SystemTest):
         """The control of the next one: L1 has it, and may die of it."""
         machine_check.must_reach("L1", while_active="L1")
 
-    @contract_test(EITHER, on=MachineCheck)
+    @contract_test(EITHER, on=MachineCheck, spoils_l1_under="refuse")
     def test_machine_check_while_l2_is_active(self, machine_check: MachineCheck) -> None:
         """Refused: neither L1 nor L2 has it. Under the payload contract it is L1's."""
         if machine_check.refuse_contract:

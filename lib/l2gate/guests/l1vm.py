@@ -64,7 +64,7 @@ class Places:
 def command(files: GuestFiles, places: Places, ram: str = "") -> list[str]:
     """QEMU's command line: a microvm with one vCPU, so that L1 and L2 share it. ``ram`` is `on` or
     `off`: RAM is a file of L0's that L1 writes to, or that it only starts from."""
-    words = [*files.qemu, "-name", "l2gate-l1", "-nodefaults", "-no-user-config"]
+    words = [*files.qemu, "-name", "l2gate-l1,debug-threads=on", "-nodefaults", "-no-user-config"]
     words += ["-display", "none", "-no-reboot", "-pidfile", places.pid]
     words += ["-M", "microvm,acpi=on,pcie=off,rtc=on,pic=off,pit=off,isa-serial=on"]
     words += ["-bios", files.bios]

@@ -6,7 +6,7 @@ from __future__ import annotations
 from l2gate.foundation.deadline import Budget
 from l2gate.foundation.errors import BenchError, MissingPrerequisite
 from l2gate.transport.console import Console
-from l2gate.transport.qmp import Monitor
+from l2gate.transport.qmp import Qmp
 
 _BOOT_SECONDS = 20
 _READY = "l2gate: ready"
@@ -19,7 +19,7 @@ class Restart:
     is up again.
     """
 
-    def __init__(self, monitor: Monitor, console: Console, budget: Budget) -> None:
+    def __init__(self, monitor: Qmp, console: Console, budget: Budget) -> None:
         self._monitor, self._console, self._budget = monitor, console, budget
         self._ready = console.text().count(_READY)
         try:
@@ -60,6 +60,6 @@ class Restart:
         self._monitor.execute("set-action", deadline, reboot=action)
 
 
-def status(monitor: Monitor, budget: Budget) -> str:
+def status(monitor: Qmp, budget: Budget) -> str:
     """What QEMU says of its VM: running, paused, internal-error, ..."""
     return str(monitor.execute("query-status", budget.deadline("QMP query-status", 5))["status"])

@@ -12,17 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
-from l2gate.contract.outcome import ExceptionRequest, QemuOutcome, VcpuState
+from l2gate.bench.facts import BenchFacts
+from l2gate.contract.choice import Choice
+from l2gate.contract.outcome import ExceptionRequest, QemuOutcome
 from l2gate.contract.paths import InjectionPath
 from l2gate.contract.qemu_judge import EINVAL_WORDS, Era, Goal, QemuInjection, qemu_case
 from l2gate.contract.vectors import label
 from l2gate.foundation.errors import HelperError, MissingPrerequisite
-from l2gate.guests.fingerprint import Fingerprint
 from l2gate.guests.l2 import TinyL2
 from l2gate.guests.restart import Restart, status
 from l2gate.guests.victim import Victim
 from l2gate.injection.evidence import none_chosen
-from l2gate.injection.session import Session
+from l2gate.injection.session import Session, StoppedVcpu, asks
 
 #: What L1's Linux says when a machine check is its end (arch/x86/kernel/cpu/mce/core.c).
 _MCE_WORDS = re.compile(r"Machine check|\[Hardware Error\]|machine check", re.IGNORECASE)
@@ -30,14 +31,6 @@ PANIC = re.compile(r"Kernel panic[^\n]*\n")
 _SETTLE_SECONDS = 20
 #: Heartbeats of L2 that show that it goes on.
 BEATS = 20_000
-
-
-@dataclass(frozen=True)
-class StoppedVcpu:
-    """The vCPU with a level on it, and by what that is known."""
-
-    state: VcpuState
-    fingerprint: Fingerprint
 
 
 @dataclass(frozen=True)
@@ -56,18 +49,21 @@ class ByQemu(Session):
     described: ClassVar[InjectionPath]
     vector: ClassVar[int]
 
-    def _connect(self) -> None:
-        if self.facts.l2 != "tiny":
+    @classmethod
+    def demand(cls, facts: BenchFacts, test: str) -> None:
+        if facts.l2 != "tiny":
             raise MissingPrerequisite("a Linux L2 does not tell what it is hit by", "use l2=tiny")
-        vendor = self.facts.vendor
+        vendor = facts.vendor
         since = vendor.survives_qemu_since
-        if since and not self.facts.steps.get(since):
+        if since and not facts.steps.get(since):
             raise MissingPrerequisite(
                 f"on {vendor.name} of such a kernel L1 does not survive that QEMU writes its "
                 f"registers back, as it does to inject ({vendor.without_that}); injections past "
                 "QEMU and on the standalone VM were asked",
                 f"use a kernel of {since} or later",
             )
+
+    def _connect(self) -> None:
         super()._connect()
         self._console = self.facts.console("L1")
         self._began = time.monotonic()
@@ -90,7 +86,7 @@ class ByQemu(Session):
         """What comes when that has been judged: L1 is up for whoever comes next."""
 
     def _judged(self, goal: Goal, level: str) -> None:
-        self._only_if_asked(level)
+        self.only_if_asked(self.choice, self.test, level)
         injected = self._inject(level)
         at, facts = injected.at, self.facts
         did = QemuInjection(self.described, self.vector, level, at.state, at.fingerprint)
@@ -101,11 +97,12 @@ class ByQemu(Session):
         self._began = time.monotonic()
         self._after(injected.outcome)
 
-    def _only_if_asked(self, *levels: str) -> None:
+    @classmethod
+    def only_if_asked(cls, choice: Choice, test: str, *levels: str) -> None:
         """Raises NotHere if the case with none of those levels active was asked for."""
-        request = ExceptionRequest(self.vector, None)
-        if not any(self.asks(request, 1, level) for level in levels):
-            raise none_chosen(f"{self.test} has", self.choice)
+        request = ExceptionRequest(cls.vector, None)
+        if not any(asks(choice, cls.path, request, 1, level) for level in levels):
+            raise none_chosen(f"{test} has", choice)
 
     # --- what the paths make use of ---------------------------------------------------------------
 
@@ -118,13 +115,13 @@ class ByQemu(Session):
     def _stopped_in(self, level: str, victim: Victim | None = None) -> Iterator[StoppedVcpu]:
         """The vCPU stopped with ``level`` on it; at the end it goes on."""
         if level == "L1":
-            fingerprint = self._stop_in_l1(victim or self._process_in_l1(Victim))
+            stopped = self._stop_in_l1(victim or self._process_in_l1(Victim))
         else:
-            fingerprint = self._stop_in_l2()
+            stopped = self._stop_in_l2()
         try:
-            yield StoppedVcpu(self.injector.state(), fingerprint)
+            yield stopped
         finally:
-            self._qmp("cont")
+            self.injector.go_on()
 
     def _watch(self, said: int) -> QemuOutcome:
         """Until the VM has stopped, L1 has died of it, or L2 has gone on. ``said``: so much has

@@ -16,6 +16,7 @@ from l2gate.foundation.errors import NotHere
 from l2gate.foundation.events import Timeline
 from l2gate.records.events import CaseJudged
 from l2gate.transport.console import CrashWatch
+from l2gate.transport.kept import KeptConnection
 from l2gate.transport.multiplexer import SharedConnection
 
 
@@ -47,6 +48,11 @@ class Evidence:
             self._stack.close()
             raise
 
+    @classmethod
+    def demand(cls, facts: BenchFacts, test: str) -> None:
+        """What can be told of such a bench without connecting to it: raises MissingPrerequisite or
+        NotHere where ``test`` could not inject on it in this way."""
+
     @property
     def refuse_contract(self) -> bool:
         """Whether the kernel must refuse; else it must keep the payload contract."""
@@ -58,7 +64,7 @@ class Evidence:
         yield
 
     def _open(self) -> None:
-        self._connections: list[SharedConnection] = []
+        self._connections: list[SharedConnection | KeptConnection] = []
         watch = CrashWatch(self.facts.console("L0"), self._break_off)
         self._stack.callback(watch.close)
         self._connect()
@@ -71,6 +77,12 @@ class Evidence:
     def _connection(self, level: str) -> SharedConnection:
         """The job's connection to that level."""
         connection = SharedConnection(self.facts.multiplexer, level)
+        self._connections.append(connection)
+        return connection
+
+    def _kept(self, level: str) -> KeptConnection:
+        """The job's connection to that level, for programs that a later test may take over."""
+        connection = KeptConnection(self.facts.keeper, level)
         self._connections.append(connection)
         return connection
 

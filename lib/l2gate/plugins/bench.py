@@ -26,7 +26,7 @@ from l2gate.foundation.scratch import Scratch
 from l2gate.hosts import kinds
 from l2gate.jobs.job import concluded
 from l2gate.plugins import spawner
-from l2gate.plugins.known import known_tests
+from l2gate.plugins.known import in_order, known_tests
 from l2gate.records.events import JobPlanned
 from l2gate.report.result import sentence
 
@@ -100,9 +100,11 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         os.environ.update(options.to_environment(wanted))
         for suite in job.test_suites:
             # A user's own configuration of Avocado does not change what the tests rely on.
-            suite.config["run.spawner"] = spawner.NAME
             suite.config["run.max_parallel_tasks"] = 1
-        spawner.prepare()
+        if any(suite.config.get("run.spawner") == spawner.NAME for suite in job.test_suites):
+            spawner.prepare()
+        for suite in job.test_suites:
+            suite.tests = in_order(suite.tests)
         planned = [sentence(uri) for uri in _system_tests(job)]
         known = known_tests()
         job_planned = JobPlanned(

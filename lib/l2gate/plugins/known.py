@@ -9,14 +9,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 from l2gate.foundation.errors import KernelSpecError, UsageError
 from l2gate.foundation.settings import checkout, nearest
 from l2gate.jobs.job import TESTS
 from l2gate.records.descriptions import AboutTest
-from l2gate.testing import SystemTest, about
+from l2gate.report.result import sentence
+from l2gate.testing import ContractTest, SystemTest, about
 
 _FOLDER = checkout() / TESTS
+
+
+class Runnable(Protocol):
+    """What Avocado runs; of a test its URI names file, class and method."""
+
+    @property
+    def uri(self) -> str: ...
+
+
+R = TypeVar("R", bound=Runnable)
 
 
 @dataclass(frozen=True)
@@ -26,9 +38,16 @@ class KnownTest:
 
     sentence: str
     reference: str
-    contract: str
-    needs_l1: bool
+    test: ContractTest
     says: str
+
+    @property
+    def contract(self) -> str:
+        return self.test.contract
+
+    @property
+    def needs_l1(self) -> bool:
+        return self.test.needs_l1
 
     @property
     def about(self) -> AboutTest:
@@ -56,11 +75,25 @@ def known_tests() -> dict[str, KnownTest]:
                         found[sentence] = KnownTest(
                             sentence,
                             f"{file}:{sentence}",
-                            about(method).contract,
-                            about(method).needs_l1,
+                            about(method),
                             _says(method),
                         )
     return found
+
+
+def in_order(tests: Sequence[R]) -> list[R]:
+    """Avocado's runnables as they are best run: first what needs no L1, for a busy L2 would take it
+    half of the CPU; last what may leave L1 stopped for good, for what comes after such a one has to
+    wait for another L1. The rest, and what is not known, stays in its order between the two."""
+    known = known_tests()
+
+    def place(runnable: R) -> int:
+        found = known.get(sentence(str(runnable.uri)))
+        if not found or (found.needs_l1 and not found.test.spoils_l1_under):
+            return 1
+        return 2 if found.test.spoils_l1_under else 0
+
+    return sorted(tests, key=place)
 
 
 def _says(method: object) -> str:

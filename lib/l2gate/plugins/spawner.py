@@ -1,33 +1,37 @@
 # SPDX-License-Identifier: MIT
-"""How Avocado starts a test of l2gate: in a process of its own, or not at all where none can run.
+"""How Avocado starts a test of l2gate: in a process of its own, or not at all where the bench's
+facts tell already that it is skipped.
 
-Avocado's own way costs an interpreter and all imports for each test. Here a fork server has
-imported them once, while L0 booted, and each test is a fork of it: as much on its own, and ended
-by its process id as before. Where the job has found that the suite cannot run on its host, each
-test is told so without a process.
+Avocado's own way costs an interpreter and all imports for each test, and a hundredth of a second
+for each line of its log: one more process waits so long before it passes a line on. Here a fork
+server has imported everything once, while L0 booted. Each test is a fork of it, as much on its own
+as before, which tells Avocado itself what it has to say.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import multiprocessing
 import os
-import sys
+import signal
+import threading
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+from avocado.core.nrunner.task import Task
 from avocado.core.utils import messages
-from avocado.plugins.runners.avocado_instrumented import RunnerApp
+from avocado.plugins.runners.avocado_instrumented import AvocadoInstrumentedTestRunner
 from avocado.plugins.spawners.process import ProcessSpawner, ProcessSpawnerHandle
 
-from l2gate.bench.facts import CANNOT_RUN_VARIABLE
+from l2gate.bench.facts import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, BenchFacts
 from l2gate.contract.judge import Verdict
 from l2gate.foundation.errors import MissingPrerequisite
 from l2gate.foundation.events import timeline_from_environment
+from l2gate.plugins.known import known_tests
 from l2gate.records.events import VerdictReached
 from l2gate.report.result import sentence
+from l2gate.testing import why_skipped
 
 NAME = "l2gate"
 
@@ -35,6 +39,8 @@ NAME = "l2gate"
 _KIND = "avocado-instrumented"
 #: What the fork server imports beforehand: what runs a test, and what tests are made of.
 _IMPORTED = (__name__, "l2gate.testing")
+#: Seconds within which Avocado has read what a process said before it ended.
+_READ_SECONDS = 0.5
 
 
 def prepare() -> None:
@@ -46,23 +52,24 @@ def prepare() -> None:
 class Spawner(ProcessSpawner):  # type: ignore[misc]
     """Avocado's process spawner, with forks of one process that has imported everything."""
 
-    description = "forked processes, and no process for a test that cannot run"
+    description = "forked processes, and no process for a test that is skipped anyway"
 
     async def spawn_task(self, runtime_task: Any) -> bool:
         task = runtime_task.task
-        if cannot := os.environ.get(CANNOT_RUN_VARIABLE):
+        if why := _why_no_process(sentence(task.runnable.uri)):
             self.create_task_output_dir(runtime_task)
             runtime_task.spawner_handle = _Ended()
-            _skip(task, str(MissingPrerequisite(*json.loads(cannot))))
+            _skip(task, why, self._repository(task))
             return True
         if task.runnable.kind != _KIND:
             return bool(await super().spawn_task(runtime_task))
         self.create_task_output_dir(runtime_task)
-        words = ["task-run", *task.get_command_args()]
+        prepare()  # a job of other tests has not yet
         context = multiprocessing.get_context("forkserver")
-        process = context.Process(target=_run, args=(words, dict(os.environ)))
+        process = context.Process(target=_run, args=(task, dict(os.environ)))
         process.start()
-        runtime_task.spawner_handle = ProcessSpawnerHandle(_Forked(process))
+        forked = _Forked(process, task, self._repository(task))
+        runtime_task.spawner_handle = ProcessSpawnerHandle(forked)
         return True
 
     async def terminate_task(self, runtime_task: Any) -> bool:
@@ -70,12 +77,30 @@ class Spawner(ProcessSpawner):  # type: ignore[misc]
             return True
         return bool(await super().terminate_task(runtime_task))
 
+    def _repository(self, task: Any) -> Any:
+        """Where Avocado's runner of that task's suite keeps what tasks have said."""
+        runners = [suite.runner for suite in self._job.test_suites]
+        return next(r.status_repo for r in runners if str(task.identifier) in r.tsm.tasks_by_id)
+
+
+def _why_no_process(name: str) -> str | None:
+    """Why a test would be skipped, by what is known without connecting to the bench; or None."""
+    test = known_tests().get(name)
+    if not test or not (os.environ.get(BENCH_VARIABLE) or os.environ.get(CANNOT_RUN_VARIABLE)):
+        return None
+    try:
+        facts = BenchFacts.from_environment()
+    except MissingPrerequisite as error:
+        return str(error)
+    return why_skipped(test.test, facts, name)
+
 
 class _Forked:
     """A fork of the fork server, as Avocado's spawner handles a process of asyncio's."""
 
-    def __init__(self, process: ForkServerProcess) -> None:
-        self._process = process
+    def __init__(self, process: ForkServerProcess, task: Any, repository: Any) -> None:
+        self._process, self._task, self._repository = process, task, repository
+        self._terminated = False
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = loop.create_future()
         loop.add_reader(process.sentinel, self._end)
@@ -87,28 +112,65 @@ class _Forked:
         self._ended.set_result(self._process.exitcode)
 
     async def wait(self) -> int:
-        """Until it has ended. Returns its exit code, negative for a signal."""
-        return await asyncio.shield(self._ended)
+        """Until it has ended and Avocado has read what it said. Returns its exit code, negative
+        for a signal."""
+        code = await asyncio.shield(self._ended)
+        if not await self._has_finished() and not self._terminated:
+            self._broke_off(code)
+        return code
 
     def terminate(self) -> None:
+        self._terminated = True  # Avocado says itself then how the test has ended
         self._process.terminate()
 
     def kill(self) -> None:
         self._process.kill()
 
+    async def _has_finished(self) -> bool:
+        """Whether it has said how the test ended; what it said may still be on its way."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _READ_SECONDS
+        while self._repository.get_task_status(str(self._task.identifier)) != "finished":
+            if loop.time() > end:
+                return False
+            await asyncio.sleep(0.002)
+        return True
 
-def _run(words: list[str], environment: dict[str, str]) -> None:
-    """In the fork: what `avocado-runner-avocado-instrumented` does when it is called so."""
+    def _broke_off(self, code: int) -> None:
+        """Say for it what it could not: else Avocado would wait for it for ever."""
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+        why = f"the test's process ended {how} before the test had ended"
+        _tell(self._task, messages.FinishedMessage.get("error", why), self._repository)
+
+
+def _run(task: Task, environment: dict[str, str]) -> None:
+    """In the fork: what Avocado's runner does for such a test, without another process for it."""
     os.environ.clear()
     os.environ.update(environment)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in range(3):
         os.dup2(nothing, descriptor)
     os.close(nothing)
-    # Avocado's runner starts the test itself in one more process: a fork of this one.
-    multiprocessing.set_start_method("fork", force=True)
-    sys.argv = [RunnerApp.PROG_NAME, *words]
-    RunnerApp(lambda *_: None).run()
+    said = _Said(task)
+    said.put(messages.StartedMessage.get(output_dir=task.runnable.output_dir))
+    AvocadoInstrumentedTestRunner._run_avocado(task.runnable, said)
+
+
+class _Said:
+    """What a test says, for Avocado: in place of the queue to the process that would pass it on."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        # A logger may be called while a message is made, in the same thread.
+        self._lock = threading.RLock()
+
+    def put(self, message: dict[str, Any]) -> None:
+        if message.get("type") == "early_state":  # of no interest to anybody but the runner
+            return
+        message.update(id=str(self._task.identifier), job_id=self._task.job_id)
+        with self._lock:
+            for service in self._task.status_services:
+                service.post(message)
 
 
 class _Ended:
@@ -121,20 +183,18 @@ class _Ended:
         return done
 
 
-def _skip(task: Any, why: str) -> None:
+def _skip(task: Any, why: str, repository: Any) -> None:
     """What a test that cancels itself would say, to the timeline and to Avocado."""
     name, skip = sentence(task.runnable.uri), Verdict.SKIP
     text = f"{name}: {skip}"
     timeline_from_environment().record(
         VerdictReached(level="controller", text=text, test=name, verdict=skip, reason=why)
     )
-    said = (
-        messages.StartedMessage.get(output_dir=task.runnable.output_dir),
-        messages.FinishedMessage.get("cancel", fail_reason=why),
-    )
-    for status in said:
-        status.update(id=str(task.identifier), job_id=task.job_id)
-        for service in task.status_services:
-            service.post(status)
-    for service in task.status_services:
-        service.close()
+    _tell(task, messages.StartedMessage.get(output_dir=task.runnable.output_dir), repository)
+    _tell(task, messages.FinishedMessage.get("cancel", fail_reason=why), repository)
+
+
+def _tell(task: Any, message: dict[str, Any], repository: Any) -> None:
+    """Tell Avocado in a task's name, in Avocado's own process."""
+    message.update(id=str(task.identifier), job_id=task.job_id)
+    repository.process_message(message)

@@ -28,7 +28,14 @@ from l2gate.injection.paths.mce import MachineCheck
 from l2gate.injection.paths.nmi import Nmi
 from l2gate.injection.paths.vcpu_events import VcpuEvents
 from l2gate.injection.standalone import StandaloneVm
-from l2gate.testing.systemtest import EITHER, ContractTest, SystemTest, about, contract_test
+from l2gate.testing.systemtest import (
+    EITHER,
+    ContractTest,
+    SystemTest,
+    about,
+    contract_test,
+    why_skipped,
+)
 
 __all__ = [
     "BREAKPOINT",
@@ -48,4 +55,5 @@ __all__ = [
     "VcpuEvents",
     "about",
     "contract_test",
+    "why_skipped",
 ]

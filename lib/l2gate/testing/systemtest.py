@@ -32,28 +32,40 @@ EITHER = "either"
 
 @dataclass(frozen=True)
 class ContractTest:
-    """The contract that a test is about, and whether it can do nothing without an L1."""
+    """The contract that a test is about, what it injects on, and the contract under which it may
+    leave L1 stopped for good (or empty): such tests come last."""
 
     contract: str
-    needs_l1: bool
+    on: type[Evidence]
+    spoils_l1_under: str = ""
+
+    @property
+    def needs_l1(self) -> bool:
+        """Whether it can do nothing without an L1."""
+        return self.on.needs_l1
 
 
 def contract_test(
-    contract: str, on: type[E]
+    contract: str, on: type[E], *, spoils_l1_under: str = ""
 ) -> Callable[[Callable[[T, E], None]], Callable[[T], None]]:
     """A test that holds under one contract, or `either`; under another it is skipped, with cause
     and hint. So it is where another path than that of ``on`` is asked for.
+
+    ``spoils_l1_under`` names the contract under which it may leave L1 stopped for good: it is run
+    after all that does not, and whoever has a fresh L1 at hand gives it to the next test.
 
     The body gets what ``on`` names, connected. Everything is opened and closed here, in the test's
     own thread: Avocado runs tearDown in another one.
     """
 
     def decorate(body: Callable[[T, E], None]) -> Callable[[T], None]:
+        known = ContractTest(contract, on, spoils_l1_under)
+
         @wraps(body)
         def test(self: T) -> None:
-            self.run_under(contract, on, lambda evidence: body(self, evidence))
+            self.run_under(known, on, lambda evidence: body(self, evidence))
 
-        setattr(test, _ABOUT, ContractTest(contract, on.needs_l1))
+        setattr(test, _ABOUT, known)
         return test
 
     return decorate
@@ -75,8 +87,8 @@ class SystemTest(Test):  # type: ignore[misc]
     #: Seconds after which Avocado interrupts a test; each wait inside has a deadline of its own.
     timeout = 900
 
-    def run_under(self, contract: str, on: type[E], body: Callable[[E], None]) -> None:
-        judgement = self._judge(contract, on, body)
+    def run_under(self, known: ContractTest, on: type[E], body: Callable[[E], None]) -> None:
+        judgement = self._judge(known, on, body)
         reached = VerdictReached(
             level="controller",
             text=f"{self.sentence}: {judgement.verdict}",
@@ -107,12 +119,12 @@ class SystemTest(Test):  # type: ignore[misc]
         """`RefusedWhileL2IsActive.test_every_exception`."""
         return f"{type(self).__name__}.{self._testMethodName}"
 
-    def _judge(self, contract: str, on: type[E], body: Callable[[E], None]) -> Judgement:
+    def _judge(self, known: ContractTest, on: type[E], body: Callable[[E], None]) -> Judgement:
         session: E | None = None
         try:
             facts = BenchFacts.from_environment()
             end_with(facts.owner)
-            if why := _not_here(facts, contract, on.path):
+            if why := why_skipped(known, facts, self.sentence):
                 return Judgement(Verdict.SKIP, why)
             session = on(facts, self.sentence, timeline_from_environment())
             with session.around():
@@ -144,8 +156,9 @@ class SystemTest(Test):  # type: ignore[misc]
         return broken_off(error)
 
 
-def _not_here(facts: BenchFacts, contract: str, path: str) -> str | None:
-    """Why a test about that contract and path is skipped, or None."""
+def why_skipped(known: ContractTest, facts: BenchFacts, sentence: str) -> str | None:
+    """Why that test is skipped on a bench of which only the facts are looked at, or None."""
+    contract, path = known.contract, known.on.path
     if contract not in (EITHER, facts.contract.name):
         return (
             f"the {facts.contract.name} contract holds here ({facts.contract.why}), this test is "
@@ -157,4 +170,8 @@ def _not_here(facts: BenchFacts, contract: str, path: str) -> str | None:
             f"this test injects by {path}, asked for is path={facts.path}; hint: leave --path out, "
             f"or --path {path}"
         )
+    try:
+        known.on.demand(facts, sentence)
+    except (MissingPrerequisite, NotHere) as error:
+        return str(error)
     return None

@@ -8,9 +8,9 @@ import contextlib
 import re
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from qemu.qmp import QMPClient, QMPError
 
@@ -19,6 +19,16 @@ from l2gate.foundation.errors import BenchError
 from l2gate.transport.connection import Channel, Connection
 
 T = TypeVar("T")
+
+
+class Qmp(Protocol):
+    """Whatever takes commands to QEMU."""
+
+    def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
+        """Run a command. Raises BenchError with QEMU's own words, or DeadlineExpired."""
+
+    def human(self, line: str, deadline: Deadline) -> str:
+        """Run a line of the human monitor."""
 
 
 class Monitor:
@@ -68,7 +78,7 @@ class Monitor:
 
     def execute(self, command: str, deadline: Deadline, **arguments: Any) -> Any:
         """Run a command. Raises BenchError with QEMU's own words, or DeadlineExpired."""
-        names = {name.replace("_", "-"): value for name, value in arguments.items()}
+        names = named(arguments)
         return self._await(self._client.execute(command, names or None), deadline, command)
 
     def human(self, line: str, deadline: Deadline) -> str:
@@ -97,6 +107,11 @@ class Monitor:
             raise deadline.expire(f"QMP {what}") from None
         except (QMPError, OSError, EOFError) as error:
             raise BenchError(f"QMP {what}: {error}") from error
+
+
+def named(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a command by the names that QMP has for them."""
+    return {name.replace("_", "-"): value for name, value in arguments.items()}
 
 
 def forwarded_port(table: str) -> int:

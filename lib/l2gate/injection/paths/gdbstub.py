@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from l2gate.bench.facts import BenchFacts
+from l2gate.contract.choice import parse
 from l2gate.contract.outcome import QemuOutcome
 from l2gate.contract.paths import HELPER, QEMU, InjectionPath, Way
 from l2gate.contract.vectors import BREAKPOINT
@@ -38,16 +40,20 @@ class GdbStub(ByQemu):
 
     described, path, vector = PATH, PATH.name, BREAKPOINT
 
-    @contextmanager
-    def around(self) -> Iterator[None]:
+    @classmethod
+    def demand(cls, facts: BenchFacts, test: str) -> None:
         """Raises MissingPrerequisite where the CPU does not leave a guest for an INT3."""
-        self._only_if_asked("L1", "L2")
-        if not self.facts.soft_exceptions:
+        super().demand(facts, test)
+        cls.only_if_asked(parse(facts.case), test, "L1", "L2")
+        if not facts.soft_exceptions:
             raise MissingPrerequisite(
                 "on SVM without NRIPS KVM cannot hand an INT3 back (in 4.x an L2 that has one cut "
                 "short stands still), and QEMU TCG does not leave a guest for one",
                 "use a host with NRIPS, such as hardware, or one with VMX",
             )
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
         self._process, self._before = self._process_in_l1(Victim), self._said()
         self._l2_takes_its_own_int3()
         self._limit = self.budget.deadline("QEMU's gdb server", 60)
@@ -105,7 +111,7 @@ class GdbStub(ByQemu):
                     "use another host: hardware does, and so does Bochs",
                 )
         gdb.remove(process.int3, deadline)
-        self._qmp("cont")
+        self.injector.go_on()
 
     @contextmanager
     def _server(self, deadline: Deadline) -> Iterator[Gdb]:
@@ -116,9 +122,9 @@ class GdbStub(ByQemu):
             words = " / ".join(said.splitlines())
             raise MissingPrerequisite(f"QEMU offers no gdb server here: {words}", "a later kernel")
         try:
-            self._qmp("stop")
+            self.injector.stop()
             with Gdb(self._l0, self.facts.helper, path, deadline) as gdb:
-                self._qmp("cont")
+                self.injector.go_on()
                 yield gdb
         finally:
             with suppress(L2gateError):

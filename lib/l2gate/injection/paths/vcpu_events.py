@@ -21,7 +21,8 @@ from l2gate.foundation.errors import BenchError, DeadlineExpired
 from l2gate.guests.fingerprint import Fingerprint
 from l2gate.guests.victim import Victim
 from l2gate.injection.fault_injection import kill_half_way
-from l2gate.injection.session import Session
+from l2gate.injection.injector import Order
+from l2gate.injection.session import Session, StoppedVcpu
 from l2gate.records.descriptions import Delivery
 from l2gate.records.events import SignalAwaited
 
@@ -34,11 +35,13 @@ PATH = InjectionPath(
 
 
 class FrozenVcpu:
-    """The vCPU stopped with one level proven to be on it. What a test says here is judged after
-    the thaw; nothing is done for a case that was not asked for (`--case`)."""
+    """The vCPU stopped with one level proven to be on it. What a test says here is done one after
+    another, just before the thaw, and judged after it; nothing is done for a case that was not
+    asked for (`--case`)."""
 
     def __init__(self, session: VcpuEvents, level: str, fingerprint: Fingerprint) -> None:
         self._session, self.level, self.fingerprint = session, level, fingerprint
+        self._wanted: list[tuple[Order, Promise]] = []
         self.said: list[tuple[InjectionOutcome, Promise]] = []
 
     def must_refuse(
@@ -63,12 +66,20 @@ class FrozenVcpu:
     def must_outlive_its_injector(self, times: int) -> None:
         """The helper is killed (SIGKILL) in the middle of its ioctls, so many times: QEMU's vCPU
         thread must be where it was, to the last register that /proc shows."""
+        self.conduct(thaw=False)
         self._session.kill_helper(times)
+
+    def conduct(self, *, thaw: bool) -> None:
+        """Do what was said so far; with ``thaw`` the vCPU runs then."""
+        orders = [order for order, _ in self._wanted]
+        promises = [promise for _, promise in self._wanted]
+        self._wanted.clear()
+        outcomes = self._session.injector.conduct(orders, go_on=thaw)
+        self.said += zip(outcomes, promises, strict=True)
 
     def _try(self, request: ExceptionRequest, promise: Promise, times: int, undo: bool) -> None:
         if self._session.asks(request, times, self.level):
-            outcome = self._session.injector.set_events(request, repeat=times, undo=undo)
-            self.said.append((outcome, promise))
+            self._wanted.append((Order(request, times, undo), promise))
 
 
 class WatchedProcess(Victim):
@@ -93,7 +104,14 @@ class VcpuEvents(Session):
 
     def _connect(self) -> None:
         self._latest: list[Judgement] = []
+        self._untouched = True
         super()._connect()
+
+    @contextmanager
+    def around(self) -> Iterator[None]:
+        yield
+        if self._untouched:
+            self._give_back()
 
     def victim(self) -> WatchedProcess:
         """A process in L1 that turns exceptions into signals; ended with the session."""
@@ -152,13 +170,15 @@ class VcpuEvents(Session):
         self.judgements.append((label(vector, None), Judgement(Verdict.FAIL, reason)))
 
     @contextmanager
-    def _frozen(self, level: str, stop: Callable[[], Fingerprint]) -> Iterator[FrozenVcpu]:
+    def _frozen(self, level: str, stop: Callable[[], StoppedVcpu]) -> Iterator[FrozenVcpu]:
         start = time.monotonic()
-        frozen = FrozenVcpu(self, level, stop())
+        frozen = FrozenVcpu(self, level, stop().fingerprint)
         try:
             yield frozen
-        finally:
-            self._qmp("cont")
+        except BaseException:
+            self.injector.go_on()
+            raise
+        frozen.conduct(thaw=True)
         liveness = self._liveness()
         each = (time.monotonic() - start) / max(1, len(frozen.said))
         self._latest = [self._conclude(frozen, *said, liveness, each) for said in frozen.said]
@@ -169,9 +189,11 @@ class VcpuEvents(Session):
         try:
             state = self.l2.advance()
         except (DeadlineExpired, BenchError) as error:
+            self._untouched = False
             self.check_consoles()
             return Liveness(False, False, (before, before), (), str(error))
         self._heartbeat = state.heartbeat
+        self._untouched &= state.alive and not state.hits
         if state.hits:
             self.l2.clear()
         return Liveness(True, state.alive, (before, state.heartbeat), state.hits, state.why)
