@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import shutil
@@ -53,6 +54,7 @@ _INITRD_RECIPE = "6"
 _BOOT_SECONDS = 20
 _EXCHANGE_SECONDS = 10
 _KEEP_SECONDS = 20
+_RANDOM_BYTES = 256
 #: L0's own word that nobody is connected to it any more.
 _LEFT_ALONE = "l2gate: left alone"
 #: L1's QEMU in a session of its own, which no connection ends. Its stderr is a FIFO that it alone
@@ -208,14 +210,19 @@ class EmulatedHost(PersistentCapable, TemplateCapable):
         self.template_booted = template.booted
 
     def _take_keys_of_its_own(self, deadline: Deadline) -> None:
-        """From then on the template's key opens this machine no more."""
+        """From then on the template's key opens this machine no more, its random numbers are its
+        own, and its clock goes right: it has stood while the machine was kept."""
         assert self._endpoint is not None
         client, key_file = KeyPair.generate(), self.private / "key"
         key_file.unlink(missing_ok=True)
         client.write_openssh(key_file)
         keys = f"{self.folder}/authorized_keys"
-        self.connection.run(f"umask 077; cat >{keys}", deadline,
-                            stdin=f"{client.public_line}\n".encode())  # fmt: skip
+        line = (
+            f'umask 077; read -r key && echo "$key" >{keys} && cat >/dev/urandom && '
+            f"date -s @{time.time():.0f} >/dev/null"
+        )
+        told = client.public_line.encode() + b"\n" + os.urandom(_RANDOM_BYTES)
+        self.connection.run(line, deadline, stdin=told)
         self._endpoint = replace(self._endpoint, key_file=str(key_file))
 
     def start_program(self, line: str, deadline: Deadline, log: Path) -> Program:
