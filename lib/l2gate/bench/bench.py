@@ -78,6 +78,8 @@ class Bench:
         self._saved_under = ""
         self._offer = ""
         self._l1_count = 0
+        #: How many machines there have been, one after another.
+        self._machines = 1
 
     @classmethod
     def up(
@@ -123,6 +125,30 @@ class Bench:
         self._told_kernel(describe(kernel))
         l0 = self._examine(self._host)
         self._begin(self._host, l0, self._boot_l1(self._host, l0) if l1 else None)
+
+    def renew(self) -> bool:
+        """Go on with another machine from the same template, with an L1 as it was when that was
+        made. False, and nothing was done, where there is no template. Raises L2gateError."""
+        if self._template is None or self._host is None or self._vm is None:
+            return False
+        host, template = self._host, self._template
+        self._record_complaint(host)
+        self._close_connections()
+        self._host = self._vm = None
+        host.close()
+        self._machines += 1
+        self._or_anew(lambda: self._go_on_from(template), template, l1=True)
+        return True
+
+    def _go_on_from(self, template: Template) -> None:
+        host = self._host = self.kind.make(self._context(), self._kernel)
+        assert isinstance(host, TemplateCapable)
+        self._resume(host, template, l1=True)
+
+    @property
+    def contract(self) -> str:
+        """The name of the one that holds; empty if it is not known yet."""
+        return self._facts.contract.name if self._facts else ""
 
     @property
     def alive(self) -> bool:
@@ -241,7 +267,8 @@ class Bench:
 
     def _context(self) -> HostContext:
         assert self._images is not None
-        return HostContext(self.settings, self._images, self.folder, self.logs, self.timeline)
+        places = self._places("machine", self._machines)
+        return HostContext(self.settings, self._images, *places, self.timeline)
 
     def _boot(self, host: Host, l1: bool) -> None:
         kernel = self._kernel
@@ -362,13 +389,17 @@ class Bench:
         )
 
     def _l1_places(self) -> tuple[Path, Path]:
-        """Where the keys and the logs of the next L1 go: its own, as a console is read whole."""
         self._l1_count += 1
-        if self._l1_count == 1:
+        return self._places("l1", self._l1_count)
+
+    def _places(self, what: str, count: int) -> tuple[Path, Path]:
+        """Where the keys and the logs of the ``count``-th one go: its own, as a console is read
+        whole."""
+        if count <= 1:
             return self.folder, self.logs
-        places = self.folder / f"l1-{self._l1_count}", self.logs / f"l1-{self._l1_count}"
+        places = self.folder / f"{what}-{count}", self.logs / f"{what}-{count}"
         for place in places:
-            place.mkdir(mode=0o700)
+            place.mkdir(mode=0o700, exist_ok=True)
         return places
 
     def _boot_l1(self, host: Host, l0: L0) -> Returning:

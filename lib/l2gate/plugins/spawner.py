@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -39,6 +40,8 @@ NAME = "l2gate"
 _KIND = "avocado-instrumented"
 #: What the fork server imports beforehand: what runs a test, and what tests are made of.
 _IMPORTED = (__name__, "l2gate.testing")
+#: What the job does before a test's process is started, told its sentence; in the main thread.
+before: Callable[[str], None] | None = None
 #: Seconds within which Avocado has read what a process said before it ended.
 _READ_SECONDS = 0.5
 
@@ -63,6 +66,8 @@ class Spawner(ProcessSpawner):  # type: ignore[misc]
             return True
         if task.runnable.kind != _KIND:
             return bool(await super().spawn_task(runtime_task))
+        if before:
+            before(sentence(task.runnable.uri))
         self.create_task_output_dir(runtime_task)
         prepare()  # a job of other tests has not yet
         context = multiprocessing.get_context("forkserver")
