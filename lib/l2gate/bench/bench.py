@@ -33,8 +33,7 @@ from l2gate.records.events import (
     KernelFound,
     L1QemuFound,
 )
-from l2gate.transport.connection import Connection
-from l2gate.transport.multiplexer import Multiplexer
+from l2gate.transport.multiplexer import Multiplexer, Served
 from l2gate.transport.returning import Returning
 from l2gate.transport.ssh import Endpoint, SshConnection
 
@@ -186,9 +185,9 @@ class Bench:
             self._told_kernel(l0.running_kernel())
         contract = l0.contract
         self.timeline.record(ContractDecided(level="L0", text=contract.name, contract=contract))
-        levels: dict[str, Connection] = {"L0": host.connection}
+        levels = {"L0": Served(host.connection, host.helper)}
         if l1:
-            levels["L1"] = self._boot_l1(host, l0)
+            levels["L1"] = Served(self._boot_l1(host, l0), HELPER)
         socket = self.folder / "multiplexer"
         socket.unlink(missing_ok=True)
         self._multiplexer = Multiplexer(socket, levels)

@@ -48,8 +48,8 @@ class Monitor:
 
     @classmethod
     def over(cls, connection: Connection, helper: str, path: str, deadline: Deadline) -> Monitor:
-        """The monitor of a QEMU on L0: the helper's `bridge` carries it over SSH."""
-        channel = connection.execute(f"{helper} bridge --unix {path}", deadline)
+        """The monitor of a QEMU on L0."""
+        channel = connection.unix(path, helper, deadline)
         ours, theirs = socket.socketpair()
         pump = _Pump(channel, theirs)
         try:
@@ -108,7 +108,7 @@ def forwarded_port(table: str) -> int:
 
 
 class _Pump:
-    """Carries bytes between an SSH channel and a socket, one thread each way."""
+    """Carries bytes between a channel and a socket, one thread each way."""
 
     def __init__(self, channel: Channel, end: socket.socket) -> None:
         self._channel, self._end = channel, end
