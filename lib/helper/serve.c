@@ -91,6 +91,8 @@ void put_frame(struct server *server, enum frame_type type, uint32_t id, const v
 
 	memcpy(head + 1, &stream, 4);
 	memcpy(head + 5, &length, 4);
+	if (size) /* it takes the end of an output, which may wait, along */
+		server->hold_ms = 0;
 	buffer_append(&server->to, head, sizeof(head));
 	buffer_append(&server->to, data, size);
 }
@@ -197,8 +199,9 @@ static void speak(struct server *server)
 {
 	ssize_t sent;
 
-	if (!server->to.used)
+	if (!server->to.used || (server->hold_ms > now_ms() && !server->ending))
 		return;
+	server->hold_ms = 0;
 	sent = write(STDOUT_FILENO, server->to.data + server->to.start, server->to.used);
 	if (sent > 0)
 		buffer_drop(&server->to, (size_t)sent);
@@ -232,7 +235,7 @@ static void list_slots(struct server *server, struct slots *slots)
 	server->in_slot = look(slots, server->ending || !room ? -1 : STDIN_FILENO, POLLIN);
 	/* POLLERR comes unasked: nobody reads there any more */
 	server->out_slot = look(slots, server->ending && !server->to.used ? -1 : STDOUT_FILENO,
-				server->to.used ? POLLOUT : POLLPRI);
+				server->to.used && !server->hold_ms ? POLLOUT : POLLPRI);
 	for (struct stream *stream = server->streams; stream; stream = stream->next) {
 		bool write = stream->to.used || (stream->connecting && !stream->due_ms);
 		bool read = room && !stream->connecting;
@@ -247,7 +250,7 @@ static void list_slots(struct server *server, struct slots *slots)
 
 static struct timespec *time_left(const struct server *server, struct timespec *limit)
 {
-	long first = 0, left;
+	long first = server->hold_ms, left;
 
 	for (struct stream *stream = server->streams; stream; stream = stream->next)
 		if (stream->due_ms && (!first || stream->due_ms < first))

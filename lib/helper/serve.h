@@ -24,7 +24,7 @@
  *   PING   answered by PONG with the same stream and payload
  *
  * From serve:
- *   OPENED 4 bytes, a process id or 0. The client need not wait for it.
+ *   OPENED a socket is connected
  *   FAILED text: it was not opened; nothing else comes of that stream
  *   OUT    of its stdout, or of a socket; of size 0: the end of it
  *   ERR    the same of its stderr; a socket has none
@@ -41,7 +41,7 @@
  *
  * At the end of its stdin serve closes all streams, as CLOSE does, and ends when their processes
  * have. A verb that puts away what it holds at the end of its stdin (supervise, serve) gets no
- * signal and is not waited for. A process is in a session of its own; what it has started in another one is
+ * signal and is not waited for; it has a command line of its own, by which others know it. A process is in a session of its own; what it has started in another one is
  * not ended with it, nor is anything when serve is killed: but then the pipes are closed as well.
  */
 #ifndef L2GATE_SERVE_H
@@ -114,6 +114,7 @@ struct server {
 	struct buffer from, to; /* the client */
 	bool ending, failed;
 	int in_slot, out_slot;
+	long hold_ms; /* what there is to tell can wait until then; 0: it cannot */
 };
 
 void buffer_append(struct buffer *buffer, const void *data, size_t size);

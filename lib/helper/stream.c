@@ -21,6 +21,7 @@
 #define MOST_WORDS 64
 #define CHUNK (16 << 10)
 #define GRACE_MS 2000	/* between a closed pipe, SIGTERM and SIGKILL */
+#define HOLD_MS 5	/* a process that closes its files mostly ends: all is told at once */
 #define RETRY_MS 20	/* between two tries of a socket whose queue is full */
 #define CONNECT_MS 5000 /* of such tries */
 
@@ -115,6 +116,11 @@ static _Noreturn void become(const struct server *server, const int *ends, int c
 		close(ends[i]);
 	}
 	reset_signals();
+	if (!strcmp(words[0], "verb") && verb_keeps(words[1])) {
+		words[0] = program_invocation_name;
+		execv("/proc/self/exe", words);
+		_exit(127);
+	}
 	if (!strcmp(words[0], "verb"))
 		exit(run_verb(count - 1, words + 1));
 	execl("/bin/sh", "sh", "-c", words[1], (char *)NULL);
@@ -158,7 +164,6 @@ static void open_process(struct server *server, struct stream *stream, int count
 		return;
 	}
 	stream->keeps = !strcmp(words[0], "verb") && verb_keeps(words[1]);
-	put_number(server, SERVE_OPENED, stream->id, (uint32_t)stream->pid);
 }
 
 static void tell_exit(struct server *server, struct stream *stream)
@@ -249,7 +254,7 @@ static void connected(struct server *server, struct stream *stream)
 		fail(server, stream, "dup", errno);
 		return;
 	}
-	put_number(server, SERVE_OPENED, stream->id, 0);
+	put_frame(server, SERVE_OPENED, stream->id, NULL, 0);
 	stream_write(server, stream);
 }
 
@@ -397,8 +402,10 @@ void stream_read(struct server *server, struct stream *stream, struct outlet *ou
 		put_frame(server, type, stream->id, data, (size_t)got);
 		return;
 	}
-	put_frame(server, type, stream->id, NULL, 0);
 	close_file(&outlet->file);
+	if (!server->to.used && stream->pid > 0 && !stream->exited)
+		server->hold_ms = now_ms() + HOLD_MS;
+	put_frame(server, type, stream->id, NULL, 0);
 	if (stream->socket)
 		tell_exit(server, stream);
 }

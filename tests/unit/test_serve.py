@@ -97,13 +97,11 @@ def test_a_child_has_three_files_and_a_session_of_its_own(
     others = [level.execute("cat", soon()) for _ in range(5)]
     files = level.run("ls /proc/self/fd | wc -l", soon()).stdout
     assert int(files) == 4  # and the one that ls has opened
-    verb = level.execute([str(helper), "bridge", "--unix", "/nowhere", "--within", "9"], soon())
-    children = Path(f"/proc/{serve_pid(level)}/task/{serve_pid(level)}/children")
-    pid = int(children.read_text().split()[-1])
-    names = sorted(int(f.name) for f in Path(f"/proc/{pid}/fd").iterdir())
-    assert names[:3] == [0, 1, 2] and len(names) <= 4  # bridge watches the folder
+    remote, pid = victim(level, helper)
+    assert sorted(int(f.name) for f in Path(f"/proc/{pid}/fd").iterdir()) == [0, 1, 2]
     assert os.getsid(pid) == pid
-    for channel in [*others, verb]:
+    remote.close()
+    for channel in others:
         channel.close()
 
 
@@ -113,9 +111,11 @@ def test_a_thousand_commands_leave_nothing(level: ServeConnection) -> None:
     for number in range(1000):
         assert level.run(f"echo {number}", soon()).stdout == f"{number}\n"
     Deadline("its streams are gone", 5).poll(
-        lambda: len(list(Path(f"/proc/{pid}/fd").iterdir())) == files
+        lambda: (
+            len(list(Path(f"/proc/{pid}/fd").iterdir())) == files
+            and not Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        )
     )
-    assert not Path(f"/proc/{pid}/task/{pid}/children").read_text()
 
 
 def test_many_streams_at_once(level: ServeConnection) -> None:
@@ -329,7 +329,9 @@ def test_one_that_puts_things_away_at_its_end_is_let(helper: Path, tmp_path: Pat
         argv = [str(helper), "supervise", "--lock", str(tmp_path / "lock"), "--within", "30"]
         argv += ["--folder", str(folder), "--exclusive", "--finally", f"sleep 5; date >{note}"]
         remote = level.start(argv, soon())
-        assert remote.read_object(soon())["type"] == "ready"
+        pid = remote.read_object(soon())["pid"]
+        # another job looks there whether this one is alive (hosts/lab/access.py)
+        assert str(folder).encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
         remote.send("start exec sleep 63")
         child = remote.read_object(soon())["pid"]
     assert gone(child)
@@ -614,3 +616,27 @@ def test_a_level_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
 def test_a_test_whose_job_is_gone_is_told(job: str, tmp_path: Path) -> None:
     with joined(str(tmp_path / "other")) as first, pytest.raises(BenchError, match="is lost"):
         first.run("true", soon())
+
+
+def test_who_waits_for_a_level_can_be_broken_off(tmp_path: Path) -> None:
+    """As when L0 crashes: the watch of its console does so, from a thread of its own."""
+    script = tmp_path / "helper"
+    script.write_text("#!/bin/sh\nexec sleep 60\n")
+    script.chmod(0o700)
+    path = tmp_path / "multiplexer"
+    multiplexer = Multiplexer(path, {"L1": Served(LocalConnection("L1"), str(script))})
+    start = time.monotonic()
+    with joined(str(path)) as first:
+        threading.Timer(0.3, first.abort).start()
+        with pytest.raises(BenchError, match="the job's connection to L1 is lost"):
+            first.run("true", soon())
+    assert time.monotonic() - start < 5
+    multiplexer.close()
+
+
+def test_a_command_under_way_can_be_broken_off(job: str) -> None:
+    with joined(job) as first:
+        first.run("true", soon())
+        threading.Timer(0.3, first.abort).start()
+        with pytest.raises(BenchError, match=r"broken off|is lost"):
+            first.run("sleep 60", soon())

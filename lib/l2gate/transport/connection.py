@@ -86,13 +86,17 @@ class Connection(ABC):
         """The helper's `serve`. The shell stays, to tell by its own status what it died of."""
         return self.execute(f"{shlex.quote(helper)} serve; exit $?", deadline)
 
-    def execute(self, command: Sequence[str] | str, deadline: Deadline) -> Channel:
+    def execute(
+        self, command: Sequence[str] | str, deadline: Deadline, *, no_input: bool = False
+    ) -> Channel:
         """A channel on which ``command``, a program or a line for the shell, runs: as root where
-        `sudo` says."""
+        `sudo` says. With ``no_input`` its stdin is at its end."""
         line = command if isinstance(command, str) else shlex.join(command)
         channel = self.channel(deadline)
         try:
             channel.exec_command(shlex.join([*SUDO, line]) if self.sudo else line)
+            if no_input:
+                channel.shutdown_write()
         except BaseException:
             channel.close()
             raise
@@ -108,10 +112,10 @@ class Connection(ABC):
     ) -> Finished:
         """Run to the end. Raises BenchError if it fails (unless ``check`` is off)."""
         command = argv if isinstance(argv, str) else shlex.join(argv)
-        with contextlib.closing(self.execute(argv, deadline)) as channel:
-            # Beside the reading: a command may answer before it has read all.
-            feeder = threading.Thread(target=_feed, args=(channel, stdin or b""), daemon=True)
-            feeder.start()
+        with contextlib.closing(self.execute(argv, deadline, no_input=not stdin)) as channel:
+            if stdin:
+                # Beside the reading: a command may answer before it has read all.
+                threading.Thread(target=_feed, args=(channel, stdin), daemon=True).start()
             out, err = self._drain(channel, deadline, command)
             done = Finished(
                 command,
@@ -183,8 +187,7 @@ def why_ended(channel: Channel) -> str:
 def _feed(channel: Channel, stdin: bytes) -> None:
     # One that has ended without it, or takes too long, tells more by its status and its words.
     with contextlib.suppress(OSError):
-        if stdin:
-            channel.sendall(stdin)
+        channel.sendall(stdin)
         channel.shutdown_write()
 
 

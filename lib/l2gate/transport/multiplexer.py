@@ -96,8 +96,10 @@ class _Level:
             return self._shared
 
     def close(self) -> None:
-        with self._lock:
+        # Whoever is just about to reach it is told by the end of the connection itself.
+        if self._lock.acquire(timeout=1.0):
             self._drop()
+            self._lock.release()
 
     def _drop(self) -> None:
         shared, self._shared = self._shared, None
@@ -191,20 +193,23 @@ class _Client:
         frames = Frames()
         while data := self._socket.recv(65536):
             frames.add(data)
+            passed = bytearray()
             while found := frames.next():
-                self._pass_on(*found)
+                passed += self._renumbered(*found)
+            with contextlib.suppress(OSError):  # lost: `lose` tells the test why
+                self._shared.conversation.send_frames(passed)
 
-    def _pass_on(self, kind: Frame, number: int, payload: bytes) -> None:
+    def _renumbered(self, kind: Frame, number: int, payload: bytes) -> bytes:
+        """The frame as the level is to have it; empty if the stream is not known."""
         if kind is Frame.OPEN:
             self._streams[number] = self._shared.open(self, number)
         stream = self._streams.get(number)
         if stream is None:
-            return
+            return b""
         if kind is Frame.CLOSE:
             del self._streams[number]
             self._shared.close(stream)
-        with contextlib.suppress(OSError):  # lost: `lose` tells the test why
-            self._shared.conversation.send(kind, stream, payload)
+        return frame(kind, stream, payload)
 
     def _write(self) -> None:
         with contextlib.suppress(OSError):
@@ -218,32 +223,43 @@ class SharedConnection(ServeConnection):
     """A test's side: the job's conversation with ``level``, joined at the first stream."""
 
     def __init__(self, path: str, level: str) -> None:
-        super().__init__(level, lambda deadline: _join(path, level, deadline))
+        super().__init__(level, self._join)
+        self._path = path
+        self._wire: _Joined | None = None
 
+    def abort(self) -> None:
+        super().abort()
+        if self._wire:  # it may still be waiting for the job
+            self._wire.hang_up()
 
-def _join(path: str, level: str, deadline: Deadline) -> Conversation:
-    """Raises BenchError if the job is gone or the level is."""
-    end = socket.socket(socket.AF_UNIX)
-    try:
-        end.connect(path)
-        end.sendall(json.dumps({"level": level}).encode() + b"\n")
-    except OSError as error:
-        end.close()
-        raise BenchError(f"the job's connection to {level} is lost ({error})") from error
-    lost = f"the job's connection to {level} is lost"
-    return Conversation(level, _Joined(end), lambda: lost, deadline)
+    def _join(self, deadline: Deadline) -> Conversation:
+        """Raises BenchError if the job is gone or the level is."""
+        end = socket.socket(socket.AF_UNIX)
+        lost = f"the job's connection to {self.level} is lost"
+        try:
+            end.connect(self._path)
+            end.sendall(_told({"level": self.level}))
+        except OSError as error:
+            end.close()
+            raise BenchError(f"{lost} ({error})") from error
+        self._wire = _Joined(end)
+        return Conversation(self.level, self._wire, lambda: lost, deadline)
 
 
 class _Joined:
-    """A socket as a wire: who waits for it in another thread is told when it is closed."""
+    """A socket as a wire."""
 
     def __init__(self, end: socket.socket) -> None:
         self._end = end
         self.settimeout, self.recv, self.sendall = end.settimeout, end.recv, end.sendall
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
+        """Who waits for it in another thread sees its end."""
         with contextlib.suppress(OSError):
             self._end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.hang_up()
         self._end.close()
 
 

@@ -132,11 +132,17 @@ class Conversation:
 
     def send(self, kind: Frame, stream: int, payload: bytes = b"") -> None:
         """Raises OSError if it is lost."""
+        self.send_frames(frame(kind, stream, payload))
+
+    def send_frames(self, frames: bytes | bytearray) -> None:
+        """Whole ones, at once. Raises OSError if it is lost."""
+        if not frames:
+            return
         if self.lost.is_set():
             raise OSError(self.cause)
         try:
             with self._lock:
-                self._wire.sendall(frame(kind, stream, payload))
+                self._wire.sendall(bytes(frames))
         except OSError as error:
             if isinstance(error, TimeoutError):  # a part of it is on the way
                 self.close()
@@ -214,8 +220,8 @@ class Conversation:
         self.cause = f"{self._about}{why or self._why()}"
         self.lost.set()
         self._pong.set()
-        self.close()
         self._tell_lost(self.cause)
+        self.close()
 
 
 def _hello(said: bytes) -> tuple[bytes, bytes] | None:
@@ -252,9 +258,9 @@ class StreamChannel:
         """Raises BenchError."""
         self.open("exec", command)
 
-    def open(self, *words: str) -> None:
-        """Raises BenchError if the connection is lost, or cannot be made anew."""
-        self._stream, self._conversation = self._owner.opened(self, words)
+    def open(self, *words: str, no_input: bool = False) -> None:
+        """Raises BenchError if the connection is lost."""
+        self._stream, self._conversation = self._owner.opened(self, words, no_input)
 
     def wait_opened(self, what: str, deadline: Deadline) -> None:
         """Raises BenchError if it cannot be."""
@@ -377,10 +383,18 @@ class StreamChannel:
 class ServeConnection(Connection):
     """A level whose commands, verbs and sockets are streams of one `serve`."""
 
-    def __init__(self, level: str, connect: Callable[[Deadline], Conversation]) -> None:
-        """``connect`` is called at the first stream, and again whenever the last one is lost."""
+    def __init__(
+        self,
+        level: str,
+        connect: Callable[[Deadline], Conversation],
+        closing: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``connect`` is called at the first stream, and again whenever the last one is lost;
+        ``closing`` ends what ends with it."""
         super().__init__(level)
-        self._connect, self._lock = connect, threading.Lock()
+        self._connect, self._closing = connect, closing
+        #: The second one guards what is below; the first is held while a connection is made.
+        self._connecting, self._lock = threading.Lock(), threading.Lock()
         self._conversation: Conversation | None = None
         self._channels: dict[int, tuple[StreamChannel, Conversation]] = {}
         self._last = 0
@@ -390,6 +404,7 @@ class ServeConnection(Connection):
             conversation, self._conversation = self._conversation, None
         if conversation:
             conversation.close()
+        self._closing()
 
     def abort(self) -> None:
         """From any thread: whoever waits for an answer is told that there is none."""
@@ -400,9 +415,12 @@ class ServeConnection(Connection):
         self._alive(deadline)
         return StreamChannel(self)
 
-    def execute(self, command: Sequence[str] | str, deadline: Deadline) -> StreamChannel:
+    def execute(
+        self, command: Sequence[str] | str, deadline: Deadline, *, no_input: bool = False
+    ) -> StreamChannel:
         channel = self.channel(deadline)
-        channel.open(*(("exec", command) if isinstance(command, str) else self._words(command)))
+        words = ("exec", command) if isinstance(command, str) else self._words(command)
+        channel.open(*words, no_input=no_input)
         return channel
 
     def tunnel(self, address: str, port: int, deadline: Deadline) -> StreamChannel:
@@ -415,8 +433,8 @@ class ServeConnection(Connection):
         return self.execute([helper, "serve"], deadline)
 
     def opened(
-        self, channel: StreamChannel, words: Sequence[str]
-    ) -> tuple[int, Conversation]:  # fmt: skip
+        self, channel: StreamChannel, words: Sequence[str], no_input: bool
+    ) -> tuple[int, Conversation]:
         """Ask for a stream. Returns its number, and the conversation that it belongs to."""
         with self._lock:
             conversation = self._conversation
@@ -427,7 +445,8 @@ class ServeConnection(Connection):
             self._channels[stream] = channel, conversation
         try:
             asked = b"".join(word.encode() + b"\0" for word in words)
-            conversation.send(Frame.OPEN, stream, asked)
+            end = frame(Frame.DATA, stream) if no_input else b""
+            conversation.send_frames(frame(Frame.OPEN, stream, asked) + end)
         except OSError as error:
             self.forget(stream)
             raise BenchError(f"{self.level}: {error}") from error
@@ -438,10 +457,12 @@ class ServeConnection(Connection):
             self._channels.pop(stream, None)
 
     def _alive(self, deadline: Deadline) -> None:
-        with self._lock:
+        with self._connecting:
             if self._conversation and not self._conversation.lost.is_set():
                 return
-            new = self._conversation = self._connect(deadline)
+            new = self._connect(deadline)
+            with self._lock:
+                self._conversation = new
             new.begin(self._take, lambda cause: self._lose(cause, new))
 
     def _words(self, argv: Sequence[str]) -> Sequence[str]:
@@ -498,6 +519,8 @@ def converse(carrier: Connection, helper: str, deadline: Deadline) -> Conversati
 
 
 def served(carrier: Connection, helper: str) -> ServeConnection:
-    """``carrier``'s level by one channel of it: what is opened is a stream on that. Closing it
-    leaves ``carrier`` open."""
-    return ServeConnection(carrier.level, lambda by: converse(carrier, helper, by))
+    """``carrier``'s level by one channel of it: what is opened is a stream on that. ``carrier`` is
+    closed with it."""
+    return ServeConnection(
+        carrier.level, lambda deadline: converse(carrier, helper, deadline), carrier.close
+    )
