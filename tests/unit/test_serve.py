@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, HelperError
-from l2gate.transport.connection import Remote
+from l2gate.transport.connection import Leased, Remote
 from l2gate.transport.local import LocalConnection
 from l2gate.transport.multiplexer import Multiplexer, Served, SharedConnection
 from l2gate.transport.serve import WINDOW, Frame, Frames, ServeConnection, frame, served
@@ -640,3 +640,68 @@ def test_a_command_under_way_can_be_broken_off(job: str) -> None:
         threading.Timer(0.3, first.abort).start()
         with pytest.raises(BenchError, match=r"broken off|is lost"):
             first.run("sleep 60", soon())
+
+
+# ---- programs that outlive a test ----
+
+
+def leased(path: str, helper: Path) -> tuple[SharedConnection, Leased, int]:
+    connection = joined(path)
+    program = connection.lease([str(helper), "victim"], soon())
+    told = program.note or program.remote.read_line(soon())
+    return connection, program, int(json.loads(told)["pid"])
+
+
+def test_a_program_given_back_is_the_next_one_s(job: str, helper: Path) -> None:
+    first, program, pid = leased(job, helper)
+    assert program.note is None
+    program.remote.ask("wait 10", soon())
+    program.give_back(json.dumps({"pid": pid}))
+    first.close()
+    for _ in range(3):
+        second, program, same = leased(job, helper)
+        assert same == pid and program.note
+        assert program.remote.ask("wait 10", soon())["advanced"]
+        program.give_back(program.note)
+        second.close()
+    third, other, another = leased(job, helper)
+    fourth, new, its = leased(job, helper)  # the one there is is taken
+    assert another == pid and its != pid
+    for connection in (third, fourth):
+        connection.close()
+    other.close()
+    new.close()
+    assert gone(pid) and gone(its)
+
+
+def test_a_window_goes_on_where_the_one_before_has_left_it(job: str, helper: Path) -> None:
+    """More in all than a window takes, from one to the next."""
+    line = ["sh", "-c", 'while read -r l; do echo "$l"; done']
+    for number in range(12):
+        with joined(job) as connection:
+            program = connection.lease(line, soon())
+            assert (program.note is None) == (number == 0)
+            for _ in range(10):
+                asked = "x" * (WINDOW // 40 + number)
+                program.remote.send(asked)
+                assert program.remote.read_line(soon()) == asked
+            program.give_back("at rest")
+
+
+def test_what_is_not_given_back_in_order_is_ended(job: str, helper: Path) -> None:
+    one, program, unread = leased(job, helper)
+    program.remote.send("state")  # and its answer is not read
+    time.sleep(0.2)
+    program.give_back("{}")
+    three, _, held = leased(job, helper)
+    three.close()  # a test that dies
+    four, program, killed = leased(job, helper)
+    program.give_back(json.dumps({"pid": killed}))
+    soon().poll(lambda: four.run("true", soon()).status == 0)
+    os.kill(killed, signal.SIGKILL)
+    assert gone(killed)
+    five, program, fresh = leased(job, helper)
+    assert fresh not in (unread, held, killed) and program.note is None
+    assert gone(unread) and gone(held)
+    for connection in (one, four, five):
+        connection.close()

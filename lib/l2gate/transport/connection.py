@@ -132,6 +132,13 @@ class Connection(ABC):
         """Start a program that stays; its stdin and stdout are the conversation."""
         return Remote(self.level, shlex.join(argv), self.execute(argv, deadline), log)
 
+    def lease(self, argv: Sequence[str], deadline: Deadline, log: Path | None = None) -> Leased:
+        """Such a program as `start` starts, or one that another test has given back.
+
+        Here, where nobody keeps any, it is always new.
+        """
+        return Leased(self.start(argv, deadline, log))
+
     def put(self, source: Path, target: str, deadline: Deadline, mode: str = "600") -> None:
         """Copy a file there unless the same content is there already."""
         content = source.read_bytes()
@@ -232,6 +239,11 @@ class Remote:
     def ended(self) -> bool:
         return self.channel.exit_status_ready()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether it goes on, and no part of an answer is left over."""
+        return not self.ended and not self._rest
+
     def send(self, line: str) -> None:
         try:
             self.channel.sendall(line.encode() + b"\n")
@@ -280,6 +292,31 @@ class Remote:
     def _broke_off(self, why: str) -> HelperError:
         words = f": {self.words}" if self.words else ""
         return HelperError(f"{self.level}: `{self.command}` ended unexpectedly ({why}){words}")
+
+
+class Leased:
+    """A program that may outlive the test that has started it.
+
+    Who gives it back says in what state it is: nothing is unread, nothing asked is unanswered, and
+    ``note`` tells the next one what it needs to know of it (its `ready` line, for instance). Who
+    takes it over asks it first whether it goes on. One that is closed, or whose test ends or dies
+    without giving it back, is ended; so is one that says or asks for something while nobody has it,
+    and one that has died is never handed out.
+    """
+
+    def __init__(self, remote: Remote, note: str | None = None) -> None:
+        """``note`` is what the one before has said of it; None: it is new."""
+        self.remote, self.note = remote, note
+
+    def give_back(self, note: str) -> None:
+        """Whoever asks next for the same program of the same level gets it; else it is ended."""
+        keep = getattr(self.remote.channel, "keep", None)
+        if self.remote.at_rest and keep:
+            keep(note)
+        self.remote.close()
+
+    def close(self) -> None:
+        self.remote.close()
 
 
 def checked(level: str, command: str, answer: Any) -> dict[str, Any]:

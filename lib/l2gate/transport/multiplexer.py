@@ -7,6 +7,9 @@ unix socket in the bench's private folder (mode 0700). It sends a JSON line with
 helper's first line, and from then on both speak the helper's protocol (lib/helper/serve.h): the job
 passes the frames on and only gives the streams other numbers. Flow control is between the test and
 the helper, so that the job never holds more than the windows of the streams.
+
+A program that is leased may be given back by the test that used it; the job keeps it for the next
+test that asks for the same on that level (`Leased` in connection.py says when).
 """
 
 from __future__ import annotations
@@ -14,9 +17,10 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import shlex
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +28,17 @@ import paramiko
 
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, L2gateError
-from l2gate.transport.connection import Connection
-from l2gate.transport.serve import Conversation, Frame, Frames, ServeConnection, converse, frame
+from l2gate.transport.connection import Connection, Leased, Remote
+from l2gate.transport.serve import (
+    KEEP,
+    KEPT,
+    Conversation,
+    Frame,
+    Frames,
+    ServeConnection,
+    converse,
+    frame,
+)
 
 #: Seconds for a level that was lost to be reached again, and for one that was not to answer.
 _CONNECT_SECONDS = 60
@@ -107,6 +120,24 @@ class _Level:
             shared.conversation.close()
 
 
+@dataclass
+class _Owned:
+    """A stream on a level: whose it is, by which number, and how much has come of it for them."""
+
+    client: _Client
+    number: int
+    passed: int = 0
+
+
+@dataclass
+class _Kept:
+    """A stream that was given back."""
+
+    words: bytes
+    may_send: int
+    note: bytes
+
+
 class _Shared:
     """A conversation, and whose its streams are."""
 
@@ -114,7 +145,10 @@ class _Shared:
         self.conversation = conversation
         self._lock = threading.Lock()
         self._last = 0
-        self._owners: dict[int, tuple[_Client, int]] = {}
+        self._owned: dict[int, _Owned] = {}
+        self._kept: dict[int, _Kept] = {}
+        #: What the streams that may be given back were opened with.
+        self._words: dict[int, bytes] = {}
         self._clients: set[_Client] = set()
         conversation.begin(self._take, self._lose)
 
@@ -128,29 +162,73 @@ class _Shared:
         """All that was its own ends."""
         with self._lock:
             self._clients.discard(client)
-            own = [stream for stream, (owner, _) in self._owners.items() if owner is client]
+            own = [stream for stream, owned in self._owned.items() if owned.client is client]
             for stream in own:
-                del self._owners[stream]
-        with contextlib.suppress(OSError):
-            for stream in own:
-                self.conversation.send(Frame.CLOSE, stream)
+                self._forget(stream)
+        self._end(own)
 
     def open(self, client: _Client, number: int) -> int:
         with self._lock:
             self._last += 1
-            self._owners[self._last] = client, number
+            self._owned[self._last] = _Owned(client, number)
             return self._last
 
     def close(self, stream: int) -> None:
         with self._lock:
-            self._owners.pop(stream, None)
+            self._forget(stream)
+
+    def lease(self, client: _Client, number: int, words: bytes) -> tuple[int, _Kept | None]:
+        """One that was given back and was opened with ``words``, or a new stream."""
+        with self._lock:
+            for stream, kept in self._kept.items():
+                if kept.words == words:
+                    del self._kept[stream]
+                    self._owned[stream] = _Owned(client, number)
+                    return stream, kept
+        stream = self.open(client, number)
+        with self._lock:
+            self._words[stream] = words
+        return stream, None
+
+    def keep(self, stream: int, payload: bytes) -> None:
+        """It is nobody's now, unless something is on the way that its owner has not seen."""
+        may_send, read = KEEP.unpack_from(payload)
+        with self._lock:
+            owned = self._owned.pop(stream, None)
+            words = self._words.get(stream)
+            if owned and words is not None and owned.passed == read:
+                older = [s for s, kept in self._kept.items() if kept.words == words]
+                for one in older:
+                    self._forget(one)
+                self._kept[stream] = _Kept(words, may_send, payload[KEEP.size :])
+            else:
+                older = [stream]
+                self._forget(stream)
+        self._end(older)
+
+    def _forget(self, stream: int) -> None:
+        self._owned.pop(stream, None)
+        self._kept.pop(stream, None)
+        self._words.pop(stream, None)
+
+    def _end(self, streams: Iterable[int]) -> None:
+        with contextlib.suppress(OSError):
+            for stream in streams:
+                self.conversation.send(Frame.CLOSE, stream)
 
     def _take(self, kind: Frame, stream: int, payload: bytes) -> None:
         with self._lock:
-            owner = self._owners.get(stream)
-        if owner:
-            client, number = owner
-            client.put(frame(kind, number, payload))
+            owned, kept = self._owned.get(stream), self._kept.get(stream)
+            if owned and kind in (Frame.OUT, Frame.ERR):
+                owned.passed += len(payload)
+            if kept and kind is Frame.TAKEN:
+                kept.may_send += int.from_bytes(payload, "big")
+            elif kept:  # it has ended, or says what nobody has asked
+                self._forget(stream)
+        if owned:
+            owned.client.put(frame(kind, owned.number, payload))
+        elif kept and kind is not Frame.TAKEN:
+            self._end([stream])
 
     def _lose(self, cause: str) -> None:
         with self._lock:
@@ -203,11 +281,22 @@ class _Client:
         """The frame as the level is to have it; empty if the stream is not known."""
         if kind is Frame.OPEN:
             self._streams[number] = self._shared.open(self, number)
+        elif kind is Frame.LEASE:
+            self._streams[number], kept = self._shared.lease(self, number, payload)
+            told = KEPT.pack(kept.may_send) + kept.note if kept else b""
+            self.put(frame(Frame.KEPT, number, told))
+            if kept:
+                return b""
+            kind = Frame.OPEN
         stream = self._streams.get(number)
         if stream is None:
             return b""
-        if kind is Frame.CLOSE:
+        if kind in (Frame.CLOSE, Frame.KEEP):
             del self._streams[number]
+        if kind is Frame.KEEP:
+            self._shared.keep(stream, payload)
+            return b""
+        if kind is Frame.CLOSE:
             self._shared.close(stream)
         return frame(kind, stream, payload)
 
@@ -226,6 +315,11 @@ class SharedConnection(ServeConnection):
         super().__init__(level, self._join)
         self._path = path
         self._wire: _Joined | None = None
+
+    def lease(self, argv: Sequence[str], deadline: Deadline, log: Path | None = None) -> Leased:
+        channel = self.channel(deadline)
+        note = channel.lease(self._words(argv), deadline)
+        return Leased(Remote(self.level, shlex.join(argv), channel, log), note)
 
     def abort(self) -> None:
         super().abort()

@@ -31,6 +31,10 @@ HEAD = struct.Struct("!BII")
 _NUMBER = struct.Struct("!I")
 _CREDIT = struct.Struct("!BI")
 _EXIT = struct.Struct("!BI")
+#: Of KEEP: what may be sent to it, and what was read of it by the one who gives it back; the note.
+KEEP = struct.Struct("!IQ")
+#: Of KEPT, if it is not new: what may be sent to it; the note.
+KEPT = _NUMBER
 #: Seconds in which a far side that takes nothing counts as gone.
 _STALL_SECONDS = 60.0
 #: What a login shell may say before the helper does, in bytes.
@@ -53,6 +57,10 @@ class Frame(IntEnum):
     EXIT = 22
     PONG = 23
     ERROR = 24
+    #: Between a test and its job alone: see `StreamChannel.lease` and `keep`.
+    LEASE = 64
+    KEEP = 65
+    KEPT = 66
 
 
 class Wire(Protocol):
@@ -235,7 +243,9 @@ class _Inlet:
     """What has come of stdout or of stderr, and is not read yet."""
 
     def __init__(self) -> None:
-        self.data, self.ended, self.read = bytearray(), False, 0
+        self.data, self.ended = bytearray(), False
+        #: Bytes that were read: all, and those that no CREDIT was given for.
+        self.total, self.read = 0, 0
 
 
 class StreamChannel:
@@ -248,7 +258,8 @@ class StreamChannel:
         self._inlets = {Frame.OUT: _Inlet(), Frame.ERR: _Inlet()}
         self._may_send = WINDOW
         self._timeout: float | None = None
-        self._opened = self._closed = False
+        self._opened = self._closed = self._leased = False
+        self._note: str | None = None
         #: Why it is lost; empty as long as it is not.
         self.cause = ""
         self.exit_status = -1
@@ -260,7 +271,7 @@ class StreamChannel:
 
     def open(self, *words: str, no_input: bool = False) -> None:
         """Raises BenchError if the connection is lost."""
-        self._stream, self._conversation = self._owner.opened(self, words, no_input)
+        self._stream, self._conversation = self._owner.opened(self, words, no_input=no_input)
 
     def wait_opened(self, what: str, deadline: Deadline) -> None:
         """Raises BenchError if it cannot be."""
@@ -272,6 +283,38 @@ class StreamChannel:
             raise deadline.expire(f"{self._owner.level}: no connection to {what}")
         if self.cause:
             raise BenchError(f"{self._owner.level}: no connection to {what}: {self.cause}")
+
+    def lease(self, words: Sequence[str], deadline: Deadline) -> str | None:
+        """Open it, or take one over that was given back: the note of that. Raises BenchError."""
+        self._stream, self._conversation = self._owner.opened(self, words, kind=Frame.LEASE)
+        with self._changed:
+            if not self._changed.wait_for(
+                lambda: self._leased or self.cause, max(0.1, deadline.remaining)
+            ):
+                raise deadline.expire("no answer from the job")
+        if self.cause:
+            raise BenchError(f"{self._owner.level}: {self.cause}")
+        return self._note
+
+    def keep(self, note: str) -> bool:
+        """Give it back to the job; false, and nothing done, if it is not at rest."""
+        with self._changed:
+            inlets = self._inlets.items()
+            if self._closed or self._over or any(i.data or i.ended for _, i in inlets):
+                return False
+            self._closed = True
+            owed = [
+                frame(Frame.CREDIT, self._stream, _CREDIT.pack(kind, inlet.read))
+                for kind, inlet in inlets
+                if inlet.read
+            ]
+            read = sum(inlet.total for _, inlet in inlets)
+            kept = KEEP.pack(self._may_send, read) + note.encode()
+        self._owner.forget(self._stream)
+        with contextlib.suppress(OSError):
+            self._running.send_frames(b"".join(owed) + frame(Frame.KEEP, self._stream, kept))
+        self.lose("given back")
+        return True
 
     def settimeout(self, seconds: float | None) -> None:
         self._timeout = seconds
@@ -335,6 +378,11 @@ class StreamChannel:
                 self._may_send += _NUMBER.unpack(payload)[0]
             elif kind is Frame.OPENED:
                 self._opened = True
+            elif kind is Frame.KEPT:
+                self._leased = True
+                if payload:
+                    (self._may_send,) = KEPT.unpack_from(payload)
+                    self._note = payload[KEPT.size :].decode()
             elif kind is Frame.EXIT:
                 signalled, number = _EXIT.unpack(payload)
                 self.exit_status = 128 + number if signalled else number
@@ -372,6 +420,7 @@ class StreamChannel:
             data = bytes(inlet.data[:size])
             del inlet.data[:size]
             inlet.read += len(data)
+            inlet.total += len(data)
             credit = inlet.read if inlet.read >= WINDOW // 2 and not inlet.ended else 0
             inlet.read -= credit
         if credit:
@@ -433,7 +482,12 @@ class ServeConnection(Connection):
         return self.execute([helper, "serve"], deadline)
 
     def opened(
-        self, channel: StreamChannel, words: Sequence[str], no_input: bool
+        self,
+        channel: StreamChannel,
+        words: Sequence[str],
+        *,
+        no_input: bool = False,
+        kind: Frame = Frame.OPEN,
     ) -> tuple[int, Conversation]:
         """Ask for a stream. Returns its number, and the conversation that it belongs to."""
         with self._lock:
@@ -446,7 +500,7 @@ class ServeConnection(Connection):
         try:
             asked = b"".join(word.encode() + b"\0" for word in words)
             end = frame(Frame.DATA, stream) if no_input else b""
-            conversation.send_frames(frame(Frame.OPEN, stream, asked) + end)
+            conversation.send_frames(frame(kind, stream, asked) + end)
         except OSError as error:
             self.forget(stream)
             raise BenchError(f"{self.level}: {error}") from error
@@ -465,7 +519,7 @@ class ServeConnection(Connection):
                 self._conversation = new
             new.begin(self._take, lambda cause: self._lose(cause, new))
 
-    def _words(self, argv: Sequence[str]) -> Sequence[str]:
+    def _words(self, argv: Sequence[str]) -> tuple[str, ...]:
         """Of the helper itself a verb is run, without another program."""
         conversation = self._conversation
         ours = conversation and argv[0] == conversation.helper
