@@ -21,6 +21,7 @@ from l2gate.foundation.errors import BenchError, HelperError
 from l2gate.transport.connection import Leased, Remote
 from l2gate.transport.local import LocalConnection
 from l2gate.transport.multiplexer import Multiplexer, Served, SharedConnection
+from l2gate.transport.qmp import Monitor
 from l2gate.transport.serve import WINDOW, Frame, Frames, ServeConnection, frame, served
 
 
@@ -705,3 +706,26 @@ def test_what_is_not_given_back_in_order_is_ended(job: str, helper: Path) -> Non
     assert gone(unread) and gone(held)
     for connection in (one, four, five):
         connection.close()
+
+
+def test_a_monitor_is_told_what_has_ended_the_way_to_it(job: str, tmp_path: Path) -> None:
+    path = tmp_path / "qmp"
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(path))
+    server.listen(1)
+
+    def qemu() -> None:
+        end, _ = server.accept()
+        end.sendall(b'{"QMP": {"version": {"qemu": {"micro": 0, "minor": 0, "major": 10}, '
+                    b'"package": ""}, "capabilities": []}}\r\n')  # fmt: skip
+        while data := end.recv(4096):
+            asked = json.loads(data)
+            if asked["execute"] == "qmp_capabilities":
+                end.sendall(json.dumps({"return": {}, "id": asked["id"]}).encode() + b"\r\n")
+
+    threading.Thread(target=qemu, daemon=True).start()
+    with joined(job) as first, Monitor.over(first, "", str(path), soon()) as monitor:
+        threading.Timer(0.3, os.kill, (serve_pid(first), signal.SIGKILL)).start()
+        with pytest.raises(BenchError, match="QMP cont: the helper's connection to L1 ended: kill"):
+            monitor.execute("cont", soon())
+    server.close()

@@ -96,7 +96,8 @@ class Monitor:
             future.cancel()
             raise deadline.expire(f"QMP {what}") from None
         except (QMPError, OSError, EOFError) as error:
-            raise BenchError(f"QMP {what}: {error}") from error
+            lost = self._pump.why_lost if self._pump else ""
+            raise BenchError(f"QMP {what}: {lost or error}") from error
 
 
 def forwarded_port(table: str) -> int:
@@ -118,6 +119,11 @@ class _Pump:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def why_lost(self) -> str:
+        """What has ended the way to the monitor; empty as long as it stands."""
+        return str(getattr(self._channel, "cause", ""))
 
     def close(self) -> None:
         self._channel.close()
