@@ -199,6 +199,22 @@ def test_more_streams_than_it_can_have_are_refused(level: ServeConnection) -> No
     soon().poll(goes_on)
 
 
+def test_a_sudo_is_paid_for_once(
+    helper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sudo, calls = tmp_path / "sudo", tmp_path / "calls"
+    sudo.write_text(f'#!/bin/sh\necho "$*" >>{calls}\nshift 2\nAS=root exec "$@"\n')
+    sudo.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    carrier = LocalConnection("L0")
+    carrier.sudo = True
+    with served(carrier, str(helper)) as level:
+        for _ in range(3):
+            assert level.run("echo $AS", soon()).stdout == "root\n"
+        assert level.run([str(helper), "words"], soon()).stdout
+    assert len(calls.read_text().splitlines()) == 1
+
+
 # ---- flow control ----
 
 

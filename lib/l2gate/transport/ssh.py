@@ -16,6 +16,9 @@ from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, DeadlineExpired
 from l2gate.transport.connection import Connection
 
+#: Seconds in which a server that refuses a session is asked again.
+_REFUSED_SECONDS = 2.0
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -65,7 +68,7 @@ class SshConnection(Connection):
         try:
             if transport is None or not transport.is_active():
                 raise paramiko.SSHException("the connection is closed")
-            return transport.open_session(timeout=max(1.0, deadline.remaining))
+            return _session(transport, deadline)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(error) from error
 
@@ -83,6 +86,19 @@ class SshConnection(Connection):
             f"{self.level}: the SSH connection to {self.where} is lost ({error})",
             "look at that level's console in the job's results",
         )
+
+
+def _session(transport: paramiko.Transport, deadline: Deadline) -> paramiko.Channel:
+    """A session. A server with MaxSessions 1 still has the last one for a moment after both sides
+    have closed it, and refuses."""
+    soon = time.monotonic() + _REFUSED_SECONDS
+    while True:
+        try:
+            return transport.open_session(timeout=max(1.0, deadline.remaining))
+        except paramiko.ChannelException:
+            if time.monotonic() > soon:
+                raise
+            time.sleep(0.02)
 
 
 def dial(address: str, port: int, seconds: float) -> socket.socket:
