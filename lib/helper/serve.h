@@ -39,10 +39,12 @@
  * counted each for itself; TAKEN and CREDIT give bytes back. So a stream that nobody reads holds
  * up neither the others nor takes memory, and who sends more breaks the protocol.
  *
- * At the end of its stdin serve closes all streams, as CLOSE does, and ends when their processes
- * have. A verb that puts away what it holds at the end of its stdin (supervise, serve) gets no
- * signal and is not waited for; it has a command line of its own, by which others know it. A process is in a session of its own; what it has started in another one is
- * not ended with it, nor is anything when serve is killed: but then the pipes are closed as well.
+ * At the end of its stdin, and at SIGHUP, SIGINT or SIGTERM, serve closes all streams, as CLOSE
+ * does, and ends when their processes have. A verb that puts away what it holds at the end of its
+ * stdin (supervise, serve) gets no signal and is not waited for; it is executed, to have a command
+ * line of its own, by which others know it. A process is in a session of its own; what it has
+ * started in another one is not ended with it, nor is anything when serve is killed: but then the
+ * pipes are closed as well.
  */
 #ifndef L2GATE_SERVE_H
 #define L2GATE_SERVE_H
