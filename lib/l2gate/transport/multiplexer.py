@@ -228,7 +228,8 @@ class _Shared:
         if owned:
             owned.client.put(frame(kind, owned.number, payload))
         elif kept and kind is not Frame.TAKEN:
-            self._end([stream])
+            # Not here: who reads must not wait for the other side to read.
+            threading.Thread(target=self._end, args=([stream],), daemon=True).start()
 
     def _lose(self, cause: str) -> None:
         with self._lock:
