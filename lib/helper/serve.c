@@ -25,6 +25,7 @@
 
 #define READ_SIZE (64 << 10)
 #define OUTPUT_SIZE (512 << 10) /* more waits in the pipes of the streams */
+#define LAST_WORDS_MS 2000	/* for the client to read them */
 #define MOST_SLOTS (2 + 3 * 300)
 
 #ifndef HELPER_DIGEST
@@ -109,6 +110,7 @@ static void end(struct server *server)
 	if (server->ending)
 		return;
 	server->ending = true;
+	server->end_ms = now_ms() + LAST_WORDS_MS;
 	for (struct stream *stream = server->streams; stream; stream = stream->next)
 		if (!stream->closed)
 			stream_close(server, stream);
@@ -199,9 +201,11 @@ static void speak(struct server *server)
 {
 	ssize_t sent;
 
-	if (!server->to.used || (server->hold_ms > now_ms() && !server->ending))
+	if (server->hold_ms > now_ms() && !server->ending)
 		return;
 	server->hold_ms = 0;
+	if (!server->to.used)
+		return;
 	sent = write(STDOUT_FILENO, server->to.data + server->to.start, server->to.used);
 	if (sent > 0)
 		buffer_drop(&server->to, (size_t)sent);
@@ -252,6 +256,8 @@ static struct timespec *time_left(const struct server *server, struct timespec *
 {
 	long first = server->hold_ms, left;
 
+	if (server->ending && server->to.used && (!first || server->end_ms < first))
+		first = server->end_ms;
 	for (struct stream *stream = server->streams; stream; stream = stream->next)
 		if (stream->due_ms && (!first || stream->due_ms < first))
 			first = stream->due_ms;
@@ -311,6 +317,8 @@ static void attend(struct server *server)
 		buffer_drop(&server->to, server->to.used);
 		end(server);
 	}
+	if (server->ending && now_ms() >= server->end_ms)
+		buffer_drop(&server->to, server->to.used);
 	speak(server);
 	streams_clear(server);
 }
@@ -368,9 +376,8 @@ int verb_serve(int argc, char **argv)
 	fcntl(STDOUT_FILENO, F_SETFL, fcntl(STDOUT_FILENO, F_GETFL) | O_NONBLOCK);
 	print_hello(&server);
 	speak(&server);
-	while (!server.ending || server.streams)
+	while (!server.ending || server.streams || server.to.used)
 		attend(&server);
-	speak(&server);
 	free(server.from.data);
 	free(server.to.data);
 	if (told_to_end) { /* who waits for it is to see why */

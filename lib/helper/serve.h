@@ -116,6 +116,7 @@ struct server {
 	struct buffer from, to; /* the client */
 	bool ending, failed;
 	int in_slot, out_slot;
+	long end_ms;  /* when it ends, whoever has not read all */
 	long hold_ms; /* what there is to tell can wait until then; 0: it cannot */
 };
 

@@ -309,6 +309,26 @@ def test_when_serve_dies_who_used_it_is_told_and_the_next_has_a_new_one(
     assert serve_pid(level) != first
 
 
+def test_the_last_words_are_said_however_much_is_before_them(helper: Path) -> None:
+    """And nobody waits for a client that does not read them, or turns in circles meanwhile."""
+    data = frame(Frame.PING, 1, bytes(131072)) * 3 + bytes([99]) + bytes(8)
+    _, said, _ = talk(helper, data)
+    assert replies(said)[-1][2] == b"a frame of type 99"
+    hold = frame(Frame.OPEN, 9, b"exec\0trap '' TERM; sleep 60; sleep 60\0")
+    process = subprocess.Popen([helper, "serve"], stdin=-1, stdout=-1, stderr=-1)
+    assert process.stdin and process.stdout and process.stderr
+    process.stdin.write(hold + data)
+    process.stdin.flush()
+    start = time.monotonic()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 1
+    assert time.monotonic() - start < 8
+    assert usage.ru_utime + usage.ru_stime < 0.5
+    for end in (process.stdin, process.stdout, process.stderr):
+        end.close()
+
+
 def test_a_command_under_way_is_told_too(level: ServeConnection) -> None:
     pid = serve_pid(level)
     threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
@@ -533,10 +553,22 @@ _VALID = (
 )
 
 
+_CLIENT = (Frame.OPEN, Frame.OPEN, Frame.DATA, Frame.CREDIT, Frame.CLOSE, Frame.PING)
+_PAYLOADS = (
+    b"", b"x", b"verb\0help\0", b"verb\0cases\0", b"verb\0words\0", b"unix\0/nowhere\0",
+    b"tcp\0127.0.0.1\0001\0", b"\x13\0\0\0\x01", b"\x14\0\0\0\0", bytes(131072),
+)  # fmt: skip
+
+
 def spoilt(chance: random.Random) -> bytes:
-    kind = chance.randrange(3)
+    kind = chance.randrange(4)
     if kind == 0:
         return chance.randbytes(chance.randrange(4000))
+    if kind == 3:  # frames of the right form, in no order
+        return b"".join(
+            frame(chance.choice(_CLIENT), chance.randrange(5), chance.choice(_PAYLOADS))
+            for _ in range(chance.randrange(1, 40))
+        )
     data = bytearray(_VALID)
     if kind == 1:
         del data[chance.randrange(len(data)) :]
