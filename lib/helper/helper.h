@@ -20,6 +20,13 @@ int verb_supervise(int argc, char **argv);
 int verb_kmsg(int argc, char **argv);
 int verb_cases(int argc, char **argv);
 int verb_words(int argc, char **argv);
+int verb_serve(int argc, char **argv);
+
+/* Run the verb argv[0]. Returns its exit status. */
+int run_verb(int argc, char **argv);
+
+/* Whether a verb puts away what it holds at the end of its stdin, and must have the time for it. */
+bool verb_keeps(const char *name);
 
 /* Of a clock that only goes forward. */
 double seconds(void);

@@ -27,6 +27,7 @@ static const struct {
 	{ "victim", verb_victim, "a process that takes exceptions as signals" },
 	{ "supervise", verb_supervise, "hold what a job has on a lab host, and put it away" },
 	{ "kmsg", verb_kmsg, "print the kernel's messages" },
+	{ "serve", verb_serve, "many of all this, and commands, over one conversation" },
 };
 
 static void list_verbs(FILE *file)
@@ -50,14 +51,24 @@ static int help(int argc, char **argv)
 	return DONE;
 }
 
+int run_verb(int argc, char **argv)
+{
+	if (argc && !strcmp(argv[0], "help"))
+		return help(argc - 1, argv + 1);
+	for (size_t i = 0; argc && i < COUNT(verbs); i++)
+		if (!strcmp(argv[0], verbs[i].name))
+			return verbs[i].run(argc - 1, argv + 1);
+	list_verbs(stderr);
+	return MISUSED;
+}
+
+bool verb_keeps(const char *name)
+{
+	return !strcmp(name, "supervise") || !strcmp(name, "serve");
+}
+
 int main(int argc, char **argv)
 {
 	setvbuf(stdout, NULL, _IOLBF, 1 << 16);
-	if (argc > 1 && !strcmp(argv[1], "help"))
-		return help(argc - 2, argv + 2);
-	for (size_t i = 0; argc > 1 && i < COUNT(verbs); i++)
-		if (!strcmp(argv[1], verbs[i].name))
-			return verbs[i].run(argc - 2, argv + 2);
-	list_verbs(stderr);
-	return MISUSED;
+	return run_verb(argc - 1, argv + 1);
 }

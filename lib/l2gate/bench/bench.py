@@ -40,7 +40,7 @@ from l2gate.records.events import (
 )
 from l2gate.transport.connection import Connection
 from l2gate.transport.kept import Keeper
-from l2gate.transport.multiplexer import Multiplexer
+from l2gate.transport.multiplexer import Multiplexer, Served
 from l2gate.transport.returning import Returning
 from l2gate.transport.ssh import Endpoint, SshConnection
 
@@ -358,14 +358,14 @@ class Bench:
 
     def _begin(self, host: Host, l0: L0, l1: Connection | None) -> None:
         """Make what a test needs to reach the bench."""
-        levels: dict[str, Connection] = {"L0": host.connection}
+        levels = {"L0": Served(host.connection, host.helper)}
         if l1:
-            levels["L1"] = l1
+            levels["L1"] = Served(l1, HELPER)
         socket = self.folder / "multiplexer"
         socket.unlink(missing_ok=True)
         self._multiplexer = Multiplexer(socket, levels)
         (self.folder / KEEPER).unlink(missing_ok=True)
-        self._keeper = Keeper(self.folder / KEEPER, levels)
+        self._keeper = Keeper(self.folder / KEEPER, {n: one.connection for n, one in levels.items()})
         consoles = {"L0": str(host.console.log)}
         if self._vm:
             consoles["L1"] = str(self._vm.console.log)

@@ -77,11 +77,26 @@ class Connection(ABC):
         """A TCP connection made from the far side, as a socket. Raises BenchError."""
         raise NotImplementedError(f"{self.level}: no tunnel from here")
 
-    def execute(self, command: str, deadline: Deadline) -> Channel:
-        """A channel on which ``command``, a line for the shell, runs: as root where `sudo` says."""
+    def unix(self, path: str, helper: str, deadline: Deadline) -> Channel:
+        """A connection to a unix socket of the far side: here by way of the helper's `bridge`.
+        Raises BenchError, or ends at once, if nobody listens there."""
+        return self.execute([helper, "bridge", "--unix", path], deadline)
+
+    def serve(self, helper: str, deadline: Deadline) -> Channel:
+        """The helper's `serve`. The shell stays, to tell by its own status what it died of."""
+        return self.execute(f"{shlex.quote(helper)} serve; exit $?", deadline)
+
+    def execute(
+        self, command: Sequence[str] | str, deadline: Deadline, *, no_input: bool = False
+    ) -> Channel:
+        """A channel on which ``command``, a program or a line for the shell, runs: as root where
+        `sudo` says. With ``no_input`` its stdin is at its end."""
+        line = command if isinstance(command, str) else shlex.join(command)
         channel = self.channel(deadline)
         try:
-            channel.exec_command(shlex.join([*SUDO, command]) if self.sudo else command)
+            channel.exec_command(shlex.join([*SUDO, line]) if self.sudo else line)
+            if no_input:
+                channel.shutdown_write()
         except BaseException:
             channel.close()
             raise
@@ -97,11 +112,10 @@ class Connection(ABC):
     ) -> Finished:
         """Run to the end. Raises BenchError if it fails (unless ``check`` is off)."""
         command = argv if isinstance(argv, str) else shlex.join(argv)
-        with contextlib.closing(self.execute(command, deadline)) as channel:
-            if stdin is not None:
-                channel.settimeout(max(1.0, deadline.remaining))
-                channel.sendall(stdin)
-            channel.shutdown_write()
+        with contextlib.closing(self.execute(argv, deadline, no_input=not stdin)) as channel:
+            if stdin:
+                # Beside the reading: a command may answer before it has read all.
+                threading.Thread(target=_feed, args=(channel, stdin), daemon=True).start()
             out, err = self._drain(channel, deadline, command)
             done = Finished(
                 command,
@@ -116,8 +130,14 @@ class Connection(ABC):
 
     def start(self, argv: Sequence[str], deadline: Deadline, log: Path | None = None) -> Remote:
         """Start a program that stays; its stdin and stdout are the conversation."""
-        command = shlex.join(argv)
-        return Remote(self.level, command, self.execute(command, deadline), log)
+        return Remote(self.level, shlex.join(argv), self.execute(argv, deadline), log)
+
+    def lease(self, argv: Sequence[str], deadline: Deadline, log: Path | None = None) -> Leased:
+        """Such a program as `start` starts, or one that another test has given back.
+
+        Here, where nobody keeps any, it is always new.
+        """
+        return Leased(self.start(argv, deadline, log))
 
     def put(self, source: Path, target: str, deadline: Deadline, mode: str = "600") -> None:
         """Copy a file there unless the same content is there already."""
@@ -153,12 +173,29 @@ class Connection(ABC):
             raise deadline.expire(f"`{command}` on {self.level}: no exit status")
         stderr.join(max(0.1, deadline.remaining))
         if channel.exit_status == -1:
-            words = err.decode(errors="replace").strip() or "no exit status"
+            words = err.decode(errors="replace").strip() or why_ended(channel)
             raise BenchError(
                 f"{self.level}: `{command}` ended unexpectedly: {words}",
                 "look at that level's console in the job's results",
             )
         return bytes(out), bytes(err)
+
+
+def why_ended(channel: Channel) -> str:
+    """In words, of a channel whose stdout is at its end: its exit status may be about to come."""
+    if cause := getattr(channel, "cause", ""):
+        return str(cause)
+    if not channel.status_event.wait(1.0) or channel.exit_status < 0:
+        return str(getattr(channel, "cause", "")) or "it ended without an exit status"
+    status = channel.exit_status
+    return f"killed by signal {status - 128}" if status > 128 else f"it ended with {status}"
+
+
+def _feed(channel: Channel, stdin: bytes) -> None:
+    # One that has ended without it, or takes too long, tells more by its status and its words.
+    with contextlib.suppress(OSError):
+        channel.sendall(stdin)
+        channel.shutdown_write()
 
 
 def _read_all(read: Callable[[int], bytes], into: bytearray) -> None:
@@ -202,6 +239,11 @@ class Remote:
     def ended(self) -> bool:
         return self.channel.exit_status_ready()
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether it goes on, and no part of an answer is left over."""
+        return not self.ended and not self._rest
+
     def send(self, line: str) -> None:
         try:
             self.channel.sendall(line.encode() + b"\n")
@@ -217,7 +259,7 @@ class Remote:
             except TimeoutError:
                 raise deadline.expire(f"no answer from `{self.command}`") from None
             if not data:
-                raise self._broke_off("it ended")
+                raise self._broke_off(why_ended(self.channel))
             self._rest += data
         line, _, self._rest = self._rest.partition(b"\n")
         return line.decode(errors="replace")
@@ -250,6 +292,31 @@ class Remote:
     def _broke_off(self, why: str) -> HelperError:
         words = f": {self.words}" if self.words else ""
         return HelperError(f"{self.level}: `{self.command}` ended unexpectedly ({why}){words}")
+
+
+class Leased:
+    """A program that may outlive the test that has started it.
+
+    Who gives it back says in what state it is: nothing is unread, nothing asked is unanswered, and
+    ``note`` tells the next one what it needs to know of it (its `ready` line, for instance). Who
+    takes it over asks it first whether it goes on. One that is closed, or whose test ends or dies
+    without giving it back, is ended; so is one that says or asks for something while nobody has it,
+    and one that has died is never handed out.
+    """
+
+    def __init__(self, remote: Remote, note: str | None = None) -> None:
+        """``note`` is what the one before has said of it; None: it is new."""
+        self.remote, self.note = remote, note
+
+    def give_back(self, note: str) -> None:
+        """Whoever asks next for the same program of the same level gets it; else it is ended."""
+        keep = getattr(self.remote.channel, "keep", None)
+        if self.remote.at_rest and keep:
+            keep(note)
+        self.remote.close()
+
+    def close(self) -> None:
+        self.remote.close()
 
 
 def checked(level: str, command: str, answer: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Gdb:
     """
 
     def __init__(self, connection: Connection, helper: str, path: str, deadline: Deadline) -> None:
-        argv = f"{helper} bridge --unix {path} --within {int(deadline.seconds)}"
+        argv = [helper, "bridge", "--unix", path, "--within", str(int(deadline.seconds))]
         self._channel = connection.execute(argv, deadline)
         self._rest = b""
         # Until it has answered once, it may still be about to stop the VM for its new client.

@@ -58,8 +58,8 @@ class Monitor:
 
     @classmethod
     def over(cls, connection: Connection, helper: str, path: str, deadline: Deadline) -> Monitor:
-        """The monitor of a QEMU on L0: the helper's `bridge` carries it over SSH."""
-        channel = connection.execute(f"{helper} bridge --unix {path}", deadline)
+        """The monitor of a QEMU on L0."""
+        channel = connection.unix(path, helper, deadline)
         ours, theirs = socket.socketpair()
         pump = _Pump(channel, theirs)
         try:
@@ -106,7 +106,8 @@ class Monitor:
             future.cancel()
             raise deadline.expire(f"QMP {what}") from None
         except (QMPError, OSError, EOFError) as error:
-            raise BenchError(f"QMP {what}: {error}") from error
+            lost = self._pump.why_lost if self._pump else ""
+            raise BenchError(f"QMP {what}: {lost or error}") from error
 
 
 def named(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +124,7 @@ def forwarded_port(table: str) -> int:
 
 
 class _Pump:
-    """Carries bytes between an SSH channel and a socket, one thread each way."""
+    """Carries bytes between a channel and a socket, one thread each way."""
 
     def __init__(self, channel: Channel, end: socket.socket) -> None:
         self._channel, self._end = channel, end
@@ -133,6 +134,11 @@ class _Pump:
         ]
         for thread in self._threads:
             thread.start()
+
+    @property
+    def why_lost(self) -> str:
+        """What has ended the way to the monitor; empty as long as it stands."""
+        return str(getattr(self._channel, "cause", ""))
 
     def close(self) -> None:
         self._channel.close()

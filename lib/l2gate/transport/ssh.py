@@ -16,6 +16,9 @@ from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, DeadlineExpired
 from l2gate.transport.connection import Connection
 
+#: Seconds in which a server that refuses a session is asked again.
+_REFUSED_SECONDS = 2.0
+
 
 @dataclass(frozen=True)
 class Endpoint:
@@ -65,7 +68,7 @@ class SshConnection(Connection):
         try:
             if transport is None or not transport.is_active():
                 raise paramiko.SSHException("the connection is closed")
-            return transport.open_session(timeout=max(1.0, deadline.remaining))
+            return _session(transport, deadline)
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise self._lost(error) from error
 
@@ -85,6 +88,30 @@ class SshConnection(Connection):
         )
 
 
+def _session(transport: paramiko.Transport, deadline: Deadline) -> paramiko.Channel:
+    """A session. A server with MaxSessions 1 still has the last one for a moment after both sides
+    have closed it, and refuses."""
+    soon = time.monotonic() + _REFUSED_SECONDS
+    while True:
+        try:
+            return transport.open_session(timeout=max(1.0, deadline.remaining))
+        except paramiko.ChannelException:
+            if time.monotonic() > soon:
+                raise
+            time.sleep(0.02)
+
+
+def dial(address: str, port: int, seconds: float) -> socket.socket:
+    """A TCP connection for SSH. Raises OSError.
+
+    Without Nagle's delay: a small packet would wait for the other side's delayed acknowledgement
+    of the one before, 40 ms for each question.
+    """
+    sock = socket.create_connection((address, port), timeout=seconds)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
 def deadline_connect(
     endpoint: Endpoint, deadline: Deadline, via: Connection | None
 ) -> paramiko.SSHClient:
@@ -96,9 +123,7 @@ def deadline_connect(
             sock: Any = (
                 via.tunnel(endpoint.address, endpoint.port, deadline)
                 if via
-                else socket.create_connection(
-                    (endpoint.address, endpoint.port), timeout=max(0.1, deadline.remaining)
-                )
+                else dial(endpoint.address, endpoint.port, max(0.1, deadline.remaining))
             )
             client.connect(
                 endpoint.address,

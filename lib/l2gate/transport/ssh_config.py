@@ -26,7 +26,7 @@ from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, UsageError
 from l2gate.foundation.process import run
 from l2gate.transport.connection import Connection
-from l2gate.transport.ssh import SshConnection
+from l2gate.transport.ssh import SshConnection, dial
 
 SCHEME = "ssh://"
 
@@ -190,9 +190,7 @@ def _tunnel(via: Connection, target: Target, deadline: Deadline) -> Any:
 
 def _plain(target: Target, deadline: Deadline) -> socket.socket:
     try:
-        return socket.create_connection(
-            (target.address, target.port), timeout=max(0.1, deadline.remaining)
-        )
+        return dial(target.address, target.port, max(0.1, deadline.remaining))
     except OSError as error:
         raise BenchError(
             f"{target.name.host} ({target.address}:{target.port}) does not answer: {error}",

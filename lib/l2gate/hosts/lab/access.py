@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Access to a lab host: connected, root, with the helper on it.
 
+A job needs one channel at a time: on it the helper's `serve` runs, and all else is a stream of it.
 Nothing is installed there. What is brought lies in one folder (ROOM): the store, by content, which
 later jobs use again, and a folder for each job, which its supervisor removes.
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from l2gate.foundation.deadline import Budget, Deadline
-from l2gate.foundation.errors import MissingPrerequisite
+from l2gate.foundation.errors import BenchError, HelperError, MissingPrerequisite
 from l2gate.foundation.settings import Settings
 from l2gate.hosts.lab import qemuprogram
 from l2gate.hosts.lab.modules import SCRIPT, ModuleScript
@@ -25,6 +26,7 @@ from l2gate.hosts.lab.prerequisites import Survey
 from l2gate.hosts.lab.supervisor import Supervisor
 from l2gate.hosts.probe import probe
 from l2gate.transport.connection import Connection
+from l2gate.transport.serve import served
 
 #: The one folder that l2gate has on a lab host: persistent, root's alone, and not `noexec`.
 ROOM = "/var/lib/l2gate"
@@ -137,12 +139,24 @@ def open_lab(access: Access, helper: Path, settings: Settings) -> Lab:
         connection.run(_MAKE_ROOM, deadline)
         lab = Lab(connection, user, "", ModuleScript(connection, "", ROOM), budget)
         lab.helper = lab.store(helper, deadline, mode="700")
+        lab.connection = connection = _served(connection, lab.helper, deadline)
         script = lab.store(SCRIPT, deadline)
         lab.script = ModuleScript(connection, script, ROOM)
         return lab
     except BaseException:
         connection.close()
         raise
+
+
+def _served(connection: Connection, helper: str, deadline: Deadline) -> Connection:
+    """From now on one channel carries all: as root, without a sudo for each command, and whatever
+    the SSH server allows besides. Raises HelperError if the helper does not run."""
+    through = served(connection, helper)
+    try:
+        through.channel(deadline)
+    except BenchError as error:
+        raise HelperError(error.cause, error.hint or f"is {ROOM} mounted noexec?") from error
+    return through
 
 
 def _become_root(connection: Connection, spec: str, deadline: Deadline) -> str:
