@@ -4,7 +4,9 @@
 
 #include <sched.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/types.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -32,11 +34,29 @@ bool given(int argc, char **argv, const char *name)
 	return false;
 }
 
+static pid_t parent_of(pid_t pid)
+{
+	char path[32], stat[512] = "", state;
+	int parent = 0;
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	file = fopen(path, "r");
+	if (!file)
+		return 0;
+	if (fgets(stat, sizeof(stat), file) && strrchr(stat, ')'))
+		sscanf(strrchr(stat, ')'), ") %c %d", &state, &parent);
+	fclose(file);
+	return parent;
+}
+
 bool become_urgent(void)
 {
 	struct sched_param lowest = { .sched_priority = 1 };
 
-	sched_setscheduler(getppid(), SCHED_RR | SCHED_RESET_ON_FORK, &lowest);
+	/* Its answers go through all of these: `serve`, and the SSH server. */
+	for (pid_t pid = getppid(); pid > 1; pid = parent_of(pid))
+		sched_setscheduler(pid, SCHED_RR | SCHED_RESET_ON_FORK, &lowest);
 	return sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &lowest) == 0;
 }
 

@@ -40,8 +40,8 @@ bool given(int argc, char **argv, const char *name);
 /*
  * From now on this thread goes before all that is not so urgent, as soon as it has something to do:
  * a scheduler that lets who runs use up its time would let an answer wait for as long as a busy
- * guest runs, on an emulated CPU a twentieth of a second. So does the process that started it, an
- * SSH server. What they start is as before. False where it is not allowed.
+ * guest runs, on an emulated CPU a twentieth of a second. So do those that its answers go through:
+ * `serve` and the SSH server. What they start is as before. False where it is not allowed.
  */
 bool become_urgent(void);
 

@@ -10,8 +10,9 @@ import pytest
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import HelperError
 from l2gate.transport.connection import Remote
-from l2gate.transport.kept import Keeper, KeptConnection
+from l2gate.transport.kept import KeptPrograms
 from l2gate.transport.local import LocalConnection
+from l2gate.transport.multiplexer import Multiplexer, Served, SharedConnection
 
 #: Says its process id first, and then with each line how many it has read; ends when told to.
 _COUNTS = (
@@ -21,11 +22,16 @@ _COUNTS = (
 )
 
 
+def multiplexer(tmp_path: Path, helper: Path) -> Multiplexer:
+    served = Served(LocalConnection("L0"), str(helper))
+    return Multiplexer(tmp_path / "multiplexer", {"L0": served})
+
+
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[str]:
-    keeper = Keeper(tmp_path / "keeper", {"L0": LocalConnection("L0")})
-    yield str(tmp_path / "keeper")
-    keeper.close()
+def place(tmp_path: Path, helper: Path) -> Iterator[str]:
+    job = multiplexer(tmp_path, helper)
+    yield str(tmp_path / "multiplexer")
+    job.close()
 
 
 def soon() -> Deadline:
@@ -38,8 +44,9 @@ class Test:
     __test__ = False
 
     def __init__(self, place: str) -> None:
-        self.connection = KeptConnection(place, "L0")
-        self.remote: Remote = self.connection.start(["sh", "-c", _COUNTS], soon())
+        self.connection = SharedConnection(place, "L0")
+        self.programs = KeptPrograms(self.connection)
+        self.remote: Remote = self.programs.start(["sh", "-c", _COUNTS], soon())
         self.pid = self.remote.read_line(soon())
 
     def ask(self, word: str) -> str:
@@ -48,8 +55,9 @@ class Test:
 
     def end(self, *, give_back: bool) -> None:
         if give_back:
-            self.connection.give_back()
+            self.programs.give_back()
         self.remote.close()
+        self.connection.close()
 
 
 def alive(pid: str) -> bool:
@@ -63,12 +71,12 @@ def gone(pid: str) -> bool:
 
 def test_what_is_given_back_goes_on_with_the_next(place: str) -> None:
     first = Test(place)
-    assert not first.connection.continued
+    assert not first.programs.continued
     assert first.ask("hello") == "1 hello"
     first.end(give_back=True)
     second = Test(place)
     assert second.pid == first.pid
-    assert second.connection.continued
+    assert second.programs.continued
     assert second.ask("again") == "2 again"
 
 
@@ -78,20 +86,25 @@ def test_what_is_not_given_back_ends(place: str) -> None:
     assert gone(first.pid)
     second = Test(place)
     assert second.pid != first.pid
-    assert not second.connection.continued
+    assert not second.programs.continued
 
 
-def test_what_says_something_to_nobody_is_not_kept(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path / "keeper", {"L0": LocalConnection("L0")})
-    first = Test(str(tmp_path / "keeper"))
+def test_what_owes_an_answer_is_not_kept(place: str) -> None:
+    first = Test(place)
     first.remote.send("slowly")
-    first.end(give_back=True)  # it owes an answer
-    (kept,) = keeper._kept.values()
-    Deadline("it answers", 10).poll(lambda: kept.over)
-    second = Test(str(tmp_path / "keeper"))
-    assert second.pid != first.pid
-    second.end(give_back=False)
-    keeper.close()
+    first.end(give_back=True)
+    assert gone(first.pid)
+    assert Test(place).pid != first.pid
+
+
+def test_the_next_has_it_at_once(place: str) -> None:
+    """Whoever gives back comes back only when the job has it."""
+    pids = set()
+    for _ in range(50):
+        test = Test(place)
+        pids.add(test.pid)
+        test.end(give_back=True)
+    assert len(pids) == 1
 
 
 def test_one_that_has_ended_says_its_last_words(place: str) -> None:
@@ -102,10 +115,10 @@ def test_one_that_has_ended_says_its_last_words(place: str) -> None:
     Deadline("its last words", 10).poll(lambda: "my last words" in first.remote.words)
 
 
-def test_all_that_is_kept_ends_with_the_keeper(tmp_path: Path) -> None:
-    keeper = Keeper(tmp_path / "keeper", {"L0": LocalConnection("L0")})
-    first = Test(str(tmp_path / "keeper"))
+def test_all_that_is_kept_ends_with_the_job(tmp_path: Path, helper: Path) -> None:
+    job = multiplexer(tmp_path, helper)
+    first = Test(str(tmp_path / "multiplexer"))
     first.end(give_back=True)
     assert alive(first.pid)
-    keeper.close()
+    job.close()
     assert gone(first.pid)

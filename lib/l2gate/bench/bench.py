@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from l2gate.bench import l0 as l0_of
-from l2gate.bench.facts import KEEPER, BenchFacts
+from l2gate.bench.facts import BenchFacts
 from l2gate.bench.l0 import L0
 from l2gate.contract import choice
 from l2gate.foundation import debian
@@ -39,7 +39,6 @@ from l2gate.records.events import (
     L1QemuFound,
 )
 from l2gate.transport.connection import Connection
-from l2gate.transport.kept import Keeper
 from l2gate.transport.multiplexer import Multiplexer, Served
 from l2gate.transport.returning import Returning
 from l2gate.transport.ssh import Endpoint, SshConnection
@@ -68,7 +67,6 @@ class Bench:
         self._vm: L1Vm | None = None
         self._l1: Returning | None = None
         self._multiplexer: Multiplexer | None = None
-        self._keeper: Keeper | None = None
         self._facts: BenchFacts | None = None
         self._images: build.Images | None = None
         self._kernel: KernelUnderTest | None = None
@@ -186,9 +184,6 @@ class Bench:
         """Those of the tests, and the one to L1."""
         l1, self._l1 = self._l1, None
         multiplexer, self._multiplexer = self._multiplexer, None
-        keeper, self._keeper = self._keeper, None
-        if keeper:
-            keeper.close()
         if multiplexer:
             multiplexer.close()
         if l1:
@@ -364,8 +359,6 @@ class Bench:
         socket = self.folder / "multiplexer"
         socket.unlink(missing_ok=True)
         self._multiplexer = Multiplexer(socket, levels)
-        (self.folder / KEEPER).unlink(missing_ok=True)
-        self._keeper = Keeper(self.folder / KEEPER, {n: one.connection for n, one in levels.items()})
         consoles = {"L0": str(host.console.log)}
         if self._vm:
             consoles["L1"] = str(self._vm.console.log)

@@ -19,8 +19,6 @@ from l2gate.vendors.vendor import Vendor
 BENCH_VARIABLE = "L2GATE_BENCH"
 #: The variable that tells a test why none can run here: cause and hint, as a JSON list.
 CANNOT_RUN_VARIABLE = "L2GATE_CANNOT_RUN"
-#: The name of the socket at which programs are kept for the next test.
-KEEPER = "keeper"
 
 
 @dataclass(frozen=True)
@@ -54,11 +52,6 @@ class BenchFacts:
     format: str
     #: Which steps of contract/eras.py the kernel has.
     steps: dict[str, bool | None]
-
-    @property
-    def keeper(self) -> str:
-        """The socket of the job's keeper of programs, beside that of its multiplexer."""
-        return str(Path(self.multiplexer).with_name(KEEPER))
 
     @property
     def vendor(self) -> Vendor:

@@ -13,7 +13,7 @@ from l2gate.foundation.deadline import Budget, Deadline
 from l2gate.foundation.errors import BenchError, DeadlineExpired, HelperError
 from l2gate.guests.fingerprint import NO_FINGERPRINT, Fingerprint
 from l2gate.images import userland
-from l2gate.transport.connection import Connection, Remote
+from l2gate.transport.connection import Connection, Remote, Starter
 
 _START_SECONDS = 20
 _ANSWER_SECONDS = 12
@@ -58,7 +58,7 @@ def _state(answer: dict[str, Any]) -> L2State:
 class TinyL2(L2Guest):
     """The helper's flat guest (lib/helper/l2.c): an IDT that records what hits it."""
 
-    def __init__(self, connection: Connection, helper: str, budget: Budget) -> None:
+    def __init__(self, connection: Starter, helper: str, budget: Budget) -> None:
         self._budget = budget
         deadline = budget.deadline("the tiny L2 starts", _START_SECONDS)
         self._remote = connection.start([helper, "l2"], deadline)
@@ -182,6 +182,8 @@ class LinuxL2(L2Guest):
         return words
 
 
-def start_l2(kind: str, connection: Connection, helper: str, budget: Budget) -> L2Guest:
-    """The L2 that the setting `l2` names."""
-    return (TinyL2 if kind == "tiny" else LinuxL2)(connection, helper, budget)
+def start_l2(
+    kind: str, connection: Connection, tiny: Starter, helper: str, budget: Budget
+) -> L2Guest:
+    """The L2 that the setting `l2` names; the tiny one by ``tiny``, which may have kept one."""
+    return TinyL2(tiny, helper, budget) if kind == "tiny" else LinuxL2(connection, helper, budget)

@@ -16,7 +16,6 @@ from l2gate.foundation.errors import NotHere
 from l2gate.foundation.events import Timeline
 from l2gate.records.events import CaseJudged
 from l2gate.transport.console import CrashWatch
-from l2gate.transport.kept import KeptConnection
 from l2gate.transport.multiplexer import SharedConnection
 
 
@@ -64,7 +63,7 @@ class Evidence:
         yield
 
     def _open(self) -> None:
-        self._connections: list[SharedConnection | KeptConnection] = []
+        self._connections: list[SharedConnection] = []
         watch = CrashWatch(self.facts.console("L0"), self._break_off)
         self._stack.callback(watch.close)
         self._connect()
@@ -77,12 +76,6 @@ class Evidence:
     def _connection(self, level: str) -> SharedConnection:
         """The job's connection to that level."""
         connection = SharedConnection(self.facts.multiplexer, level)
-        self._connections.append(connection)
-        return connection
-
-    def _kept(self, level: str) -> KeptConnection:
-        """The job's connection to that level, for programs that a later test may take over."""
-        connection = KeptConnection(self.facts.keeper, level)
         self._connections.append(connection)
         return connection
 

@@ -15,7 +15,7 @@ from typing import Any
 from l2gate.contract.outcome import ExceptionRequest, InjectionOutcome, VcpuState
 from l2gate.foundation.deadline import Budget, Deadline
 from l2gate.foundation.errors import BenchError
-from l2gate.transport.connection import Connection, Remote
+from l2gate.transport.connection import Remote, Starter
 from l2gate.transport.qmp import named
 
 _ANSWER_SECONDS = 15
@@ -43,7 +43,7 @@ class Injector:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Starter,
         helper: str,
         pid: int,
         monitor: str,

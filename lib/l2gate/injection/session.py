@@ -17,6 +17,7 @@ from l2gate.guests.restart import Restart, status
 from l2gate.guests.victim import Victim
 from l2gate.injection.evidence import Evidence
 from l2gate.injection.injector import Injector
+from l2gate.transport.kept import KeptPrograms
 from l2gate.transport.qmp import Qmp
 
 V = TypeVar("V", bound=Victim)
@@ -50,7 +51,7 @@ class Session(Evidence):
         facts = self.facts
         self._l0 = self._connection("L0")
         self._l1 = self._connection("L1")
-        self._kept_on = {level: self._kept(level) for level in ("L0", "L1")}
+        self._kept_on = {"L0": KeptPrograms(self._l0), "L1": KeptPrograms(self._l1)}
         self.injector = Injector(
             self._kept_on["L0"],
             facts.helper,
@@ -75,10 +76,8 @@ class Session(Evidence):
     def _find_l2(self) -> L2Guest:
         """That of an earlier test, if it goes on and nothing has hit it, or a new one."""
         facts, kept = self.facts, self._kept_on["L1"]
-        # A Linux L2 is found by its socket in L1.
-        place = kept if facts.l2 == "tiny" else self._l1
-        while True:
-            l2 = start_l2(facts.l2, place, facts.l1_helper, self.budget)
+        while True:  # a Linux L2 is found by its socket in L1
+            l2 = start_l2(facts.l2, self._l1, kept, facts.l1_helper, self.budget)
             try:
                 state = l2.advance()
             except L2gateError as error:

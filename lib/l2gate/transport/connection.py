@@ -51,6 +51,12 @@ class Channel(Protocol):
     def close(self) -> None: ...
 
 
+class Starter(Protocol):
+    """Where a program can be started that stays."""
+
+    def start(self, argv: Sequence[str], deadline: Deadline, log: Path | None = None) -> Remote: ...
+
+
 class Connection(ABC):
     """A connection to a level. Close it, or use it in a `with`."""
 
@@ -215,6 +221,8 @@ class Remote:
         self.level, self.command, self.channel = level, command, channel
         self._log = log
         self._rest = b""
+        #: The first line that it ever said.
+        self.first = ""
         self._words = bytearray()
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
         self._reader.start()
@@ -261,8 +269,14 @@ class Remote:
             if not data:
                 raise self._broke_off(why_ended(self.channel))
             self._rest += data
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line.decode(errors="replace")
+        found, _, self._rest = self._rest.partition(b"\n")
+        line = found.decode(errors="replace")
+        self.first = self.first or line
+        return line
+
+    def say_again(self, line: str) -> None:
+        """Have ``line`` read before what the program says next."""
+        self._rest = line.encode() + b"\n" + self._rest
 
     def read_object(self, deadline: Deadline) -> dict[str, Any]:
         """The next JSON line. Raises HelperError for an error line or what is no JSON."""

@@ -296,6 +296,7 @@ class _Client:
             del self._streams[number]
         if kind is Frame.KEEP:
             self._shared.keep(stream, payload)
+            self.put(frame(Frame.KEPT, number))
             return b""
         if kind is Frame.CLOSE:
             self._shared.close(stream)

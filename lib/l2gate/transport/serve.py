@@ -37,6 +37,8 @@ KEEP = struct.Struct("!IQ")
 KEPT = _NUMBER
 #: Seconds in which a far side that takes nothing counts as gone.
 _STALL_SECONDS = 60.0
+#: For the job to take back what a test gives back.
+_KEEP_SECONDS = 5.0
 #: What a login shell may say before the helper does, in bytes.
 _NOISE = 64 << 10
 
@@ -310,9 +312,13 @@ class StreamChannel:
             ]
             read = sum(inlet.total for _, inlet in inlets)
             kept = KEEP.pack(self._may_send, read) + note.encode()
-        self._owner.forget(self._stream)
+            self._leased = False
         with contextlib.suppress(OSError):
             self._running.send_frames(b"".join(owed) + frame(Frame.KEEP, self._stream, kept))
+        # Else the next test might ask for it before the job has it.
+        with self._changed:
+            self._changed.wait_for(lambda: self._leased or self.cause, _KEEP_SECONDS)
+        self._owner.forget(self._stream)
         self.lose("given back")
         return True
 
