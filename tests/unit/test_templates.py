@@ -13,7 +13,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-
 from l2gate.hosts import templates
 from l2gate.hosts.persistent import born_at
 from l2gate.hosts.templates import Draft, Template
