@@ -58,6 +58,13 @@ def _runs(default: int) -> Callable[[argparse.ArgumentParser], object]:
     )
 
 
+def _soak(parser: argparse.ArgumentParser) -> None:
+    _runs(50)(parser)
+    told = parser.add_argument("--kernels", nargs="+", metavar="SPEC",
+                               help="these in turn, instead of one kernel")  # fmt: skip
+    told.completer = _complete("kernels")  # type: ignore[attr-defined]
+
+
 def _many(parser: argparse.ArgumentParser) -> None:
     told = parser.add_argument(
         "--host", action="append", metavar="HOST",
@@ -169,7 +176,7 @@ VERBS = (
     Verb("compare", _PROVE, "the same cases on all emulated hosts, side by side", "many.compare",
          ("kernel", *_QUESTION, "bochs", "patience"), None, ("host",)),
     Verb("bench", _PROVE, "measure the phases of several jobs", "many.bench", _JOB, _runs(3)),
-    Verb("soak", _PROVE, "repeat a job and compare the verdicts", "many.soak", _JOB, _runs(50)),
+    Verb("soak", _PROVE, "repeat a job and compare the verdicts", "many.soak", _JOB, _soak),
     Verb("schema", _PROVE, "print the JSON Schema of what `run --json` writes", "schema.schema"),
     Verb("completion", _PROVE, "print completion code for a shell", "shell.completion",
          (), _shell),

@@ -7,8 +7,10 @@ import fcntl
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from l2gate.foundation.errors import BenchError
 
@@ -54,12 +56,23 @@ class Scratch:
 
 def sweep() -> None:
     """Remove the folders whose owner is gone: their lock is free."""
+    for folder, _ in _abandoned():
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def left_behind() -> list[Path]:
+    """The folders of this user whose owner is gone."""
+    return [folder for folder, _ in _abandoned()]
+
+
+def _abandoned() -> Iterator[tuple[Path, IO[str]]]:
+    """Each with its lock, which is held until the next."""
     for folder in _base().glob(f"{_PREFIX}*"):
         if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
             continue
         with suppress(OSError), (folder / "lock").open("r+") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            yield folder, handle
 
 
 def _base() -> Path:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,8 @@ class Job:
         try:
             while process.poll() is None:
                 self._show_new(progress)
-                time.sleep(0.1)  # only the screen waits for this
+                with suppress(subprocess.TimeoutExpired):  # only the screen waits for this
+                    process.wait(0.1)
             self._show_new(progress)
         finally:
             end(process)  # where the screen is gone the job has not ended

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,22 +13,23 @@ from rich.console import Console
 from l2gate.bench.bench import Bench
 from l2gate.contract.judge import Verdict
 from l2gate.foundation.errors import BenchError, L2gateError
-from l2gate.foundation.events import Event, FileSink, Timeline
-from l2gate.foundation.scratch import Scratch
+from l2gate.foundation.events import Event, StepEnded, Timeline
+from l2gate.foundation.scratch import Scratch, left_behind
 from l2gate.foundation.settings import AUTO, Settings
 from l2gate.hosts import kinds
 from l2gate.hosts.kind import Can
 from l2gate.jobs.job import Job
-from l2gate.records.events import FACTS
 from l2gate.report.result import EXIT_CODES, Result
 
-#: A boot of the host serves this many runs of a soak.
-RUNS_PER_BOOT = 5
+#: So many runs of a soak are from a template, and then one is a boot.
+RUNS_PER_BOOT = 10
 
 _PHASES = {
+    "bare": "power-on of L0 to its first SSH command, alone: a boot of its own, before each job",
     "prepare": "kernel and images found in the cache",
-    "host": "power-on of L0 to its first SSH command",
-    "l1": "QEMU on L0 to the first SSH command in L1",
+    "host": "L0 to its first SSH command: from its template, or from power-on",
+    "keep": "L0 and L1 are kept as a template",
+    "l1": "L1 to its first SSH command: as it was kept, or booted",
     "l2": "L1 starts an L2 (once for each test; the sum)",
     "injection": "one injection with its proof (median)",
     "cases": "case tables (the sum)",
@@ -42,10 +41,20 @@ _ROW = "{:<15} {:<10} {:>8} {:>8} {:>8}  {}"
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A kernel and the verdict that it must come to."""
+
+    settings: Settings
+    expected: str
+
+
+@dataclass(frozen=True)
 class Run:
     """One run of a soak."""
 
     host: str
+    expected: str
+    fresh: bool
     verdict: str
     reason: str
     seconds: float
@@ -79,20 +88,42 @@ def bench(settings: Settings, runs: int, console: Console) -> int:
     for host in hosts_of(settings):
         results: list[Result] = []
         for _ in range(runs):
-            with Scratch("bench-run") as folder:
-                job = Job(_on(settings, host), (), folder, folder / "timeline.jsonl")
-                result, code = job.run(_silent)
+            asked = _on(settings, host)
+            bare = _bare_boot(asked)
+            result, code = _job(asked)
             worst = min((c for c in (worst, code) if c), default=0)  # a broken promise is worst
             if code:
                 console.print(f"{host}: {result.verdict}: {result.reason}", markup=False)
             else:
-                results.append(result)
+                results.append(replace(result, seconds=bare | result.seconds))
         for phase, what in _PHASES.items():
             figures = [r.seconds[phase] for r in results if phase in r.seconds]
             if figures:
                 row = _ROW.format(host, phase, *_spread(figures), what)
                 console.print(row, markup=False, soft_wrap=True)
+        ratios = [r.seconds["total"] / r.seconds["bare"] for r in results if "bare" in r.seconds]
+        if ratios:
+            row = _ROW.format(host, "ratio", *_spread(ratios), "the whole job in bare boots")
+            console.print(row, markup=False, soft_wrap=True)
     return worst
+
+
+def _job(settings: Settings) -> tuple[Result, int]:
+    with Scratch("run") as folder:
+        return Job(settings, (), folder, folder / "timeline.jsonl").run(_silent)
+
+
+def _bare_boot(settings: Settings) -> dict[str, float]:
+    """Seconds of a boot of L0 alone, from nothing; empty where a host is not booted."""
+    if not kinds.find(settings.host).boots:
+        return {}
+    events: list[Event] = []
+    with Scratch("bare") as folder:
+        fresh = replace(settings, fresh=True)
+        Bench.up(fresh, folder, folder / "consoles", Timeline(events.append), l1=False).down()
+    return {
+        "bare": sum(e.seconds for e in events if isinstance(e, StepEnded) and e.phase == "host")
+    }
 
 
 def _silent(_: Event) -> None:
@@ -108,86 +139,61 @@ def _spread(figures: Sequence[float]) -> tuple[str, str, str]:
 # --- soak -----------------------------------------------------------------------------------------
 
 
-def soak(settings: Settings, runs: int, console: Console) -> int:
-    """``runs`` runs on each host, a fresh boot for each fifth. Returns 0 if all pass and nothing
-    is left behind, 1 if the kernel broke the promise in one, 2 if anything else is not so."""
+def soak(asked: Sequence[Asked], runs: int, console: Console) -> int:
+    """``runs`` jobs on each host, one kernel of ``asked`` after another, each tenth from a boot.
+    Returns 0 if each comes to what it must and nothing is left behind, 1 if the kernel broke the
+    promise where it must not, 2 if anything else is not so."""
     worst = 0
-    for host in hosts_of(settings):
-        done: list[Run] = []
-        boots: list[float] = []
-        left: list[str] = []
-        while len(done) < runs:
-            count = min(RUNS_PER_BOOT, runs - len(done))
-            left += _soak_boot(_on(settings, host), count, done, boots, console)
-        good = _summarize(host, done, boots, left, console)
-        if any(run.verdict == Verdict.FAIL for run in done):
+    for host in hosts_of(asked[0].settings):
+        done = [_soaked(number, asked, host, console) for number in range(runs)]
+        left = _remains()
+        good = _summarize(host, done, left, console)
+        if any(run.verdict == Verdict.FAIL != run.expected for run in done):
             worst = EXIT_CODES[Verdict.FAIL]
         elif not good:
             worst = worst or BenchError.exit_code
     return worst
 
 
-def _soak_boot(
-    settings: Settings, count: int, done: list[Run], boots: list[float], console: Console
-) -> list[str]:
-    """``count`` runs on one boot; returns what it left behind."""
-    with Scratch("soak") as folder, _booted(settings, folder, boots) as facts:
-        for number in range(count):
-            timeline = folder / f"run-{number}.jsonl"
-            for fact in facts:
-                FileSink(timeline)(fact)
-            job = Job(settings, (), folder, timeline, bench=folder / "bench.json")
-            result, _ = job.run(_silent)
-            run = Run(settings.host, result.verdict, result.reason, result.seconds["total"])
-            done.append(run)
-            console.print(
-                f"{run.host} run {len(done)}: {run.verdict}, {run.seconds:.1f} s: {run.reason}",
-                markup=False,
-                soft_wrap=True,
-            )
-    return left_behind(folder)
+def _soaked(number: int, asked: Sequence[Asked], host: str, console: Console) -> Run:
+    one = asked[number % len(asked)]
+    settings = _on(one.settings, host)
+    fresh = number % RUNS_PER_BOOT == 0 and kinds.find(host).boots
+    result, _ = _job(replace(settings, fresh=fresh or settings.fresh))
+    seconds = result.seconds["total"]
+    run = Run(host, one.expected, fresh, result.verdict, result.reason, seconds)
+    wrong = "" if run.verdict == run.expected else f", NOT {run.expected}"
+    how = ", a boot" if fresh else ""
+    console.print(
+        f"{host} run {number + 1}: {settings.kernel}: {run.verdict}{wrong}, {seconds:.1f} s{how}: "
+        f"{run.reason}",
+        markup=False,
+        soft_wrap=True,
+    )
+    return run
 
 
-@contextmanager
-def _booted(settings: Settings, folder: Path, boots: list[float]) -> Iterator[list[Event]]:
-    """A bench of this process; yields the facts that a job's result needs."""
-    facts: list[Event] = []
-
-    def keep(event: Event) -> None:
-        if isinstance(event, FACTS):
-            facts.append(event)
-
-    start = time.monotonic()
-    bench = Bench.up(settings, folder, folder / "consoles", Timeline(keep))
-    boots.append(time.monotonic() - start)
-    try:
-        bench.save(folder / "bench.json")
-        yield facts
-    finally:
-        bench.down()
-
-
-def left_behind(folder: Path) -> list[str]:
-    """The folder itself, and every process that still names it."""
-    left = [str(folder)] if folder.exists() else []
+def _remains() -> list[str]:
+    """The folders of jobs that have ended, and every process that names one."""
+    folders = [str(folder) for folder in left_behind()]
+    left = list(folders)
     for process in Path("/proc").glob("[0-9]*"):
         try:
             words = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
-        if str(folder) in words:
+        if any(folder in words for folder in folders):
             left.append(f"process {process.name}: {words[:120]}")
     return left
 
 
-def _summarize(
-    host: str, done: list[Run], boots: list[float], left: list[str], console: Console
-) -> bool:
+def _summarize(host: str, done: list[Run], left: list[str], console: Console) -> bool:
     verdicts = {v: sum(run.verdict == v for run in done) for v in {r.verdict for r in done}}
     said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(verdicts.items()))
-    console.print(f"\n{host}: {len(done)} runs on {len(boots)} boots: {said}", markup=False)
-    console.print(_ROW.format(host, "boot", *_spread(boots), "L0 and L1"), markup=False)
-    seconds = [run.seconds for run in done]
-    console.print(_ROW.format(host, "run", *_spread(seconds), "all tests"), markup=False)
+    wrong = sum(run.verdict != run.expected for run in done)
+    console.print(f"\n{host}: {len(done)} runs: {said}; {wrong} not as expected", markup=False)
+    for how, fresh in (("boot", True), ("template", False)):
+        if seconds := [run.seconds for run in done if run.fresh is fresh]:
+            console.print(_ROW.format(host, how, *_spread(seconds), "the whole job"), markup=False)
     console.print(f"left behind: {'; '.join(left) or 'nothing'}\n", markup=False, soft_wrap=True)
-    return set(verdicts) == {"pass"} and not left
+    return not wrong and not left

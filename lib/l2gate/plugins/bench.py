@@ -129,7 +129,7 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         )
         timeline.record(job_planned)
         if os.environ.get(BENCH_VARIABLE):
-            return  # another process has booted the bench and will end it: `l2gate soak`
+            return  # another process has booted the bench and will end it: `l2gate mutants`
         self._keep = wanted.keep
         self._scratch = Scratch("bench")
         folder = self._scratch.path

@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from l2gate.bench.bench import preflight
+from l2gate.contract.judge import Verdict
 from l2gate.foundation.errors import UsageError
 from l2gate.foundation.events import Timeline
 from l2gate.foundation.settings import AUTO, Settings, nearest
@@ -97,8 +98,25 @@ def bench(arguments: argparse.Namespace) -> int:
 
 
 def soak(arguments: argparse.Namespace) -> int:
-    """The same again and again."""
-    return _prepared(arguments, lambda settings, out: repeat.soak(settings, arguments.runs, out))
+    """The same again and again, or some kernels in turn."""
+
+    def body(settings: Settings, out: Console) -> int:
+        specs = arguments.kernels or [settings.kernel]
+        asked = [_asked(settings, spec) for spec in specs]
+        for one in asked:
+            preflight(one.settings)
+        return repeat.soak(asked, arguments.runs, out)
+
+    return _prepared(arguments, body)
+
+
+def _asked(settings: Settings, spec: str) -> repeat.Asked:
+    """With the verdict that it must come to, as in a matrix."""
+    kernel = replace(settings, kernel=spec)
+    if spec == AUTO:
+        return repeat.Asked(kernel, Verdict.PASS)
+    (cell,) = cells.cells([spec], [settings.host])
+    return repeat.Asked(kernel, cell.expected)
 
 
 def _prepared(arguments: argparse.Namespace, body: Callable[[Settings, Console], int]) -> int:
