@@ -34,28 +34,28 @@ bool given(int argc, char **argv, const char *name)
 	return false;
 }
 
-static pid_t parent_of(pid_t pid)
+/* Whether a process is one of those that pass answers on: `serve`, or L0's and L1's SSH server. */
+static bool passes_on(pid_t pid, pid_t *parent)
 {
-	char path[32], stat[512] = "", state;
-	int parent = 0;
+	char path[32], stat[512] = "", name[32] = "", state;
 	FILE *file;
 
 	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
 	file = fopen(path, "r");
 	if (!file)
-		return 0;
-	if (fgets(stat, sizeof(stat), file) && strrchr(stat, ')'))
-		sscanf(strrchr(stat, ')'), ") %c %d", &state, &parent);
+		return false;
+	if (!fgets(stat, sizeof(stat), file))
+		stat[0] = 0;
 	fclose(file);
-	return parent;
+	return sscanf(stat, "%*d (%31[^)]) %c %d", name, &state, parent) == 3 &&
+	       (!strcmp(name, "helper") || !strcmp(name, "dropbear"));
 }
 
 bool become_urgent(void)
 {
 	struct sched_param lowest = { .sched_priority = 1 };
 
-	/* Its answers go through all of these: `serve`, and the SSH server. */
-	for (pid_t pid = getppid(); pid > 1; pid = parent_of(pid))
+	for (pid_t pid = getppid(), parent; passes_on(pid, &parent); pid = parent)
 		sched_setscheduler(pid, SCHED_RR | SCHED_RESET_ON_FORK, &lowest);
 	return sched_setscheduler(0, SCHED_RR | SCHED_RESET_ON_FORK, &lowest) == 0;
 }
