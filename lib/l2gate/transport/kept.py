@@ -17,7 +17,6 @@ import socket
 import threading
 import weakref
 from collections.abc import Mapping
-from io import BufferedReader
 from pathlib import Path
 
 from l2gate.foundation.deadline import Deadline
@@ -63,8 +62,8 @@ class Keeper:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, client.makefile("rb") as lines, contextlib.suppress(OSError, ValueError):
-            level, command = json.loads(lines.readline())
+        with client, contextlib.suppress(OSError, ValueError):
+            level, command = json.loads(_line(client))
             program = self._take(level, command)
             client.sendall(_KEPT if program else _NEW)
             try:
@@ -73,7 +72,7 @@ class Keeper:
                 client.sendall(b"\0" + error.cause.encode())
                 return
             try:
-                program.converse(client, lines)
+                program.converse(client)
             finally:
                 if not (program.given_back and self._keep(level, command, program)):
                     program.close()
@@ -107,17 +106,19 @@ class _Program:
         self.over = self.given_back = False
         threading.Thread(target=self._pass_on, daemon=True, name="kept program").start()
 
-    def converse(self, client: socket.socket, lines: BufferedReader) -> None:
+    def converse(self, client: socket.socket) -> None:
         """Until the client goes or gives it back."""
         with self._lock:
             self._client, self.given_back = client, False
             client.sendall(self._first)
         try:
-            for line in lines:
-                if line == _KEEP:
-                    self.given_back = True
+            # As it comes, and not line by line: each piece would be a packet of its own.
+            while data := client.recv(65536):
+                self.given_back = data.endswith(_KEEP)
+                if wanted := data.removesuffix(_KEEP):
+                    self._remote.channel.sendall(wanted)
+                if self.given_back:
                     return
-                self._remote.channel.sendall(line)
         finally:
             with self._lock:
                 self._client = None
@@ -255,3 +256,11 @@ class _KeptChannel:
     def close(self) -> None:
         self.abort()
         self._socket.close()
+
+
+def _line(source: socket.socket) -> bytes:
+    """Up to the end of the line, and not a byte of what comes after it."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := source.recv(1)):
+        line += byte
+    return line
