@@ -365,6 +365,29 @@ static bool lay_frame(struct tracee *tracee)
 
 /* --- the verbs of tracee.h ------------------------------------------------------------------ */
 
+/* Lets it make a system call with the scratch room as its third argument, and then return into the
+   frame. */
+static bool aim(struct tracee *tracee, unsigned long number, unsigned long first,
+		unsigned long second)
+{
+	struct user_regs_struct *call = &tracee->call;
+
+	*call = tracee->original;
+	call->rip = tracee->syscall_ret;
+	call->rsp = tracee->frame;
+	call->rax = number;
+	call->rdi = first;
+	call->rsi = second;
+	call->rdx = tracee->scratch;
+	call->orig_rax = (unsigned long)-1;
+	return ptrace(PTRACE_SETREGS, tracee->tid, 0, call) == 0 ||
+	       problem(tracee, errno, "setting the registers of thread %d", tracee->tid);
+}
+
+/*
+ * Its signals are blocked only while it is on its way into the frame, which unblocks them: a vCPU's
+ * thread that lost its tracer with all of them blocked could never be stopped again.
+ */
 bool tracee_attach(struct tracee *tracee)
 {
 	uint64_t all = ~0ULL;
@@ -384,7 +407,7 @@ bool tracee_attach(struct tracee *tracee)
 		return false;
 	}
 	apply_restart(&tracee->original);
-	if (lay_frame(tracee) &&
+	if (lay_frame(tracee) && aim(tracee, SYS_gettid, 0, 0) &&
 	    (ptrace(PTRACE_SETSIGMASK, tracee->tid, 8, &all) == 0 ||
 	     problem(tracee, errno, "blocking signals of thread %d", tracee->tid)))
 		return true;
@@ -396,8 +419,9 @@ void tracee_detach(struct tracee *tracee)
 {
 	if (!tracee->attached)
 		return;
-	ptrace(PTRACE_SETREGS, tracee->tid, 0, &tracee->original);
+	/* in this order: see tracee_attach */
 	ptrace(PTRACE_SETSIGMASK, tracee->tid, 8, &tracee->signal_mask);
+	ptrace(PTRACE_SETREGS, tracee->tid, 0, &tracee->original);
 	ptrace(PTRACE_DETACH, tracee->tid, 0, 0);
 	tracee->attached = false;
 	count_seconds(false);
@@ -429,7 +453,6 @@ long tracee_again(struct tracee *tracee, bool *ran)
 long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *argument, size_t size,
 		  bool *ran)
 {
-	struct user_regs_struct *call = &tracee->call;
 	long result;
 
 	*ran = false;
@@ -437,14 +460,8 @@ long tracee_ioctl(struct tracee *tracee, int fd, unsigned long request, void *ar
 		problem(tracee, errno, "writing to the stack of thread %d", tracee->tid);
 		return 0;
 	}
-	*call = tracee->original;
-	call->rip = tracee->syscall_ret;
-	call->rsp = tracee->frame;
-	call->rax = SYS_ioctl;
-	call->rdi = (unsigned long)fd;
-	call->rsi = request;
-	call->rdx = tracee->scratch;
-	call->orig_rax = (unsigned long)-1;
+	if (!aim(tracee, SYS_ioctl, (unsigned long)fd, request))
+		return 0;
 	result = tracee_again(tracee, ran);
 	if (*ran && !peek(tracee, tracee->scratch, argument, size)) {
 		problem(tracee, errno, "reading the answer of thread %d", tracee->tid);

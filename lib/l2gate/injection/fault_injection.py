@@ -27,10 +27,11 @@ echo $killed
 
 def _where(connection: Connection, pid: int, deadline: Deadline) -> list[str]:
     """In which system call, with which arguments, stack and instruction each thread of a VM's CPU
-    waits; the others serve QMP meanwhile."""
-    files = f"/proc/{pid}/task/*/comm /proc/{pid}/task/*/syscall"
+    waits, and which signals it blocks; the others serve QMP meanwhile."""
+    task = f"/proc/{pid}/task/*"
+    look = f"grep -H '' {task}/comm {task}/syscall; grep -H SigBlk {task}/status"
     told: dict[str, list[str]] = {}
-    for line in connection.run(f"grep -H '' {files}", deadline).stdout.splitlines():
+    for line in connection.run(look, deadline).stdout.splitlines():
         path, _, words = line.partition(":")
         told.setdefault(path.rpartition("/")[0], []).append(words)
     waits = sorted(" ".join(words) for words in told.values() if words[0].startswith("CPU "))

@@ -125,6 +125,7 @@ class Session(Evidence):
         self, level: str, fingerprint: Fingerprint, let_run: Callable[[], object]
     ) -> StoppedVcpu:
         deadline = self.budget.deadline(f"the vCPU is caught in {level}", _FREEZE_SECONDS)
+        tries = 0
         while True:
             state = self.injector.stop()
             # Kernels before 5.9 look for signals only after they have taken the next interrupt, so
@@ -140,5 +141,11 @@ class Session(Evidence):
                     f"{level} was not caught on the vCPU within {deadline.seconds:.0f} s: {why}",
                     f"see whether {level} makes progress; consoles are in the job's results",
                 )
-            # Stopped again at once, a slow L1 would never get so far as to go back to L2.
-            let_run()
+            tries += 1
+            # Stopped again at once, a slow L1 would never get so far as to go back to L2; and when
+            # it has just answered, it is often still busy with that, not with L2. So both in turn:
+            # an answer of its own, and some of QEMU's, in which L1 has no part.
+            if tries % 3 == 0:
+                let_run()
+            for _ in range(tries % 3):
+                status(self.monitor, self.budget)

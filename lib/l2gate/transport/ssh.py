@@ -125,6 +125,8 @@ def deadline_connect(
                 if via
                 else dial(endpoint.address, endpoint.port, max(0.1, deadline.remaining))
             )
+            if isinstance(sock, socket.socket):  # a question and an answer, and no long stream
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             client.connect(
                 endpoint.address,
                 endpoint.port,
