@@ -84,18 +84,33 @@ void buffer_drop(struct buffer *buffer, size_t size)
 		buffer->start = 0;
 }
 
-void put_frame(struct server *server, enum frame_type type, uint32_t id, const void *data,
-	       size_t size)
+static void append_frame(struct buffer *buffer, enum frame_type type, uint32_t id, const void *data,
+			 size_t size)
 {
 	uint8_t head[SERVE_HEAD] = { (uint8_t)type };
 	uint32_t stream = htonl(id), length = htonl((uint32_t)size);
 
 	memcpy(head + 1, &stream, 4);
 	memcpy(head + 5, &length, 4);
+	buffer_append(buffer, head, sizeof(head));
+	buffer_append(buffer, data, size);
+}
+
+void put_frame(struct server *server, enum frame_type type, uint32_t id, const void *data,
+	       size_t size)
+{
 	if (size) /* it takes the end of an output, which may wait, along */
 		server->hold_ms = 0;
-	buffer_append(&server->to, head, sizeof(head));
-	buffer_append(&server->to, data, size);
+	append_frame(&server->to, type, id, data, size);
+}
+
+static void tell_pongs(struct server *server)
+{
+	if (!server->pongs.used)
+		return;
+	server->hold_ms = 0;
+	buffer_append(&server->to, server->pongs.data + server->pongs.start, server->pongs.used);
+	buffer_drop(&server->pongs, server->pongs.used);
 }
 
 void put_number(struct server *server, enum frame_type type, uint32_t id, uint32_t number)
@@ -111,6 +126,7 @@ static void end(struct server *server)
 		return;
 	server->ending = true;
 	server->end_ms = now_ms() + LAST_WORDS_MS;
+	tell_pongs(server);
 	for (struct stream *stream = server->streams; stream; stream = stream->next)
 		if (!stream->closed)
 			stream_close(server, stream);
@@ -127,6 +143,7 @@ __attribute__((format(printf, 2, 3))) static void refuse(struct server *server, 
 	vsnprintf(text, sizeof(text), format, arguments);
 	va_end(arguments);
 	fprintf(stderr, "serve: %s\n", text);
+	tell_pongs(server);
 	put_frame(server, SERVE_ERROR, 0, text, strlen(text));
 	server->failed = true;
 	end(server);
@@ -148,12 +165,23 @@ static void give_credit(struct server *server, struct stream *stream, const char
 	outlet->credit += more;
 }
 
+/* One for what has ended, and one for the last that it said. */
+enum { LOOKS = 2 };
+
+static void put_pong(struct server *server, uint32_t id, const void *data, size_t size)
+{
+	append_frame(&server->pongs, SERVE_PONG, id, data, size);
+	server->looks = LOOKS;
+	if (server->pongs.used > SERVE_PAYLOAD)
+		tell_pongs(server);
+}
+
 static void obey(struct server *server, uint8_t type, uint32_t id, char *data, size_t size)
 {
 	struct stream *stream = stream_find(server, id);
 
 	if (type == SERVE_PING)
-		put_frame(server, SERVE_PONG, id, data, size);
+		put_pong(server, id, data, size);
 	else if (type == SERVE_OPEN && (stream || !id))
 		refuse(server, "stream %u is open", id);
 	else if (type == SERVE_OPEN)
@@ -256,6 +284,10 @@ static struct timespec *time_left(const struct server *server, struct timespec *
 {
 	long first = server->hold_ms, left;
 
+	if (server->pongs.used) {
+		*limit = (struct timespec){ 0 };
+		return limit;
+	}
 	if (server->ending && server->to.used && (!first || server->end_ms < first))
 		first = server->end_ms;
 	for (struct stream *stream = server->streams; stream; stream = stream->next)
@@ -319,6 +351,8 @@ static void attend(struct server *server)
 	}
 	if (server->ending && now_ms() >= server->end_ms)
 		buffer_drop(&server->to, server->to.used);
+	if (!server->looks || !--server->looks)
+		tell_pongs(server);
 	speak(server);
 	streams_clear(server);
 }
@@ -380,6 +414,7 @@ int verb_serve(int argc, char **argv)
 		attend(&server);
 	free(server.from.data);
 	free(server.to.data);
+	free(server.pongs.data);
 	if (told_to_end) { /* who waits for it is to see why */
 		reset_signals();
 		raise(told_to_end);

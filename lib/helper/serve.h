@@ -21,7 +21,8 @@
  *   CLOSE  the stream is not wanted any more: its pipes are closed; a process that has not ended
  *          2 s later gets SIGTERM, 2 s later SIGKILL, with its group. Nothing is sent of it from
  *          then on. Also for a stream that has ended.
- *   PING   answered by PONG with the same stream and payload
+ *   PING   answered by PONG with the same stream and payload, once all that had happened before has
+ *          been told
  *
  * From serve:
  *   OPENED a socket is connected
@@ -114,6 +115,8 @@ struct server {
 	struct stream *streams;
 	int count;
 	struct buffer from, to; /* the client */
+	struct buffer pongs;	/* to be told after so many more looks at the streams */
+	int looks;
 	bool ending, failed;
 	int in_slot, out_slot;
 	long end_ms;  /* when it ends, whoever has not read all */
