@@ -30,7 +30,7 @@ _PHASES = {
     "host": "L0 to its first SSH command: from its template, or from power-on",
     "keep": "L0 and L1 are kept as a template",
     "l1": "L1 to its first SSH command: as it was kept, or booted",
-    "l2": "L1 starts an L2 (once for each test; the sum)",
+    "l2": "L1 starts an L2, or shows that one goes on (the sum)",
     "injection": "one injection with its proof (median)",
     "cases": "case tables (the sum)",
     "tests": "all vectors, all tests",
@@ -87,8 +87,9 @@ def bench(settings: Settings, runs: int, console: Console) -> int:
     worst = 0
     for host in hosts_of(settings):
         results: list[Result] = []
+        asked = _on(settings, host)
+        _keep_template(asked)
         for _ in range(runs):
-            asked = _on(settings, host)
             bare = _bare_boot(asked)
             result, code = _job(asked)
             worst = min((c for c in (worst, code) if c), default=0)  # a broken promise is worst
@@ -106,6 +107,13 @@ def bench(settings: Settings, runs: int, console: Console) -> int:
             row = _ROW.format(host, "ratio", *_spread(ratios), "the whole job in bare boots")
             console.print(row, markup=False, soft_wrap=True)
     return worst
+
+
+def _keep_template(settings: Settings) -> None:
+    """So that the first job is like the others."""
+    if settings.warm and not settings.fresh and kinds.find(settings.host).boots:
+        with Scratch("warm") as folder:
+            Bench.up(settings, folder, folder / "consoles", Timeline()).down()
 
 
 def _job(settings: Settings) -> tuple[Result, int]:
