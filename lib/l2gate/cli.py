@@ -20,7 +20,7 @@ from l2gate.verbs.verb import Verb
 _HOST = ("host", "kernel", "expect_kernel")
 _QUESTION = ("expect", "path", "case", "l2", "proof")
 _LAB = ("qemu", "modules", "wait", "ssh_config")
-_EMULATED = ("bochs", "fresh", "warm", "warm_minutes")
+_EMULATED = ("bochs", "fresh", "warm", "warm_minutes", "side_by_side")
 _JOB = (*_HOST, *_QUESTION, *_LAB, *_EMULATED, "patience")
 #: What a verb that has its own list of kernels and verdicts does not take from the environment.
 _OWN_LIST = ("host", "kernel", "expect_kernel", *_QUESTION)

@@ -40,7 +40,7 @@ def test_a_machine_over_ssh_is_one_of_its_kind() -> None:
 def test_a_setting_of_some_hosts_is_refused_on_the_others_and_left_out_for_them() -> None:
     """Whatever the setting: each that a kind has for itself, on each kind that has it not."""
     other = {"qemu": "/bin/true", "modules": "nested", "wait": "7", "ssh_config": "x", "bochs": "x"}
-    other |= {"fresh": "yes", "warm": "no", "warm_minutes": "7"}
+    other |= {"fresh": "yes", "warm": "no", "warm_minutes": "7", "side_by_side": "no"}
     assert {name for kind in kinds.KINDS for name in kind.options} == set(other)
     for name, value in other.items():
         settings = resolve({name: value})

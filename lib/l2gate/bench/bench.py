@@ -32,6 +32,7 @@ from l2gate.kernels.described import describe
 from l2gate.kernels.kernel import KernelUnderTest, prepare
 from l2gate.records.descriptions import KernelDescription
 from l2gate.records.events import (
+    FACTS,
     ContractDecided,
     HostFound,
     KernelComplained,
@@ -138,10 +139,38 @@ class Bench:
         self._or_anew(lambda: self._go_on_from(template), template, l1=True)
         return True
 
-    def _go_on_from(self, template: Template) -> None:
+    @property
+    def from_template(self) -> bool:
+        """Whether it runs on a machine that went on from a template."""
+        return self._template is not None and self._host is not None
+
+    def another(self, folder: Path) -> Bench | None:
+        """One more machine from the same template, beside this one, for tests that need no L1; its
+        files are in ``folder``, which is made. None where there is none to be had."""
+        if self._template is None:
+            return None
+        folder.mkdir(mode=0o700)
+        logs = self.logs / folder.name
+        logs.mkdir()
+        other = Bench(self.settings, folder, logs, Timeline(self._told_beside))
+        other._kernel, other._images = self._kernel, self._images
+        try:
+            other._go_on_from(self._template, l1=False)
+        except L2gateError as error:
+            self.timeline.note("controller", f"no second machine: {error.cause}", shown=True)
+            other.down()
+            return None
+        return other
+
+    def _told_beside(self, event: Event) -> None:
+        """What it is has been told already."""
+        if not isinstance(event, FACTS):
+            self.timeline.record(event)
+
+    def _go_on_from(self, template: Template, *, l1: bool = True) -> None:
         host = self._host = self.kind.make(self._context(), self._kernel)
         assert isinstance(host, TemplateCapable)
-        self._resume(host, template, l1=True)
+        self._resume(host, template, l1)
 
     @property
     def contract(self) -> str:

@@ -162,6 +162,12 @@ class Settings:
         metavar="MINUTES",
         below=1e5,
     )
+    side_by_side: bool = _option(
+        True,
+        "run tests that need no L1 on a second machine beside the first, where there is a template "
+        "and there are two processors",
+        group="emulated",
+    )
     keep: bool = _option(False, "keep the bench's files for inspection")
     patience: float = _option(
         1.0, "factor on every deadline, for slow machines", metavar="FACTOR", below=1e3

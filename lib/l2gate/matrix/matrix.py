@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,8 @@ class Matrix:
         self._state = State(name, cache.digest(*self._keys.values()))
         self._durations = Durations(name)
         self._jobs = jobs or os.cpu_count() or 1
+        if self._jobs > 1:  # the processors have work enough
+            self._settings = replace(settings, side_by_side=False)
         self._found: dict[Cell, Found] = {}
         self._by_name = {cell.name: cell for cell in cells}
         self._schedule = Schedule(self._jobs, self._ended, self._started)

@@ -18,23 +18,17 @@ from avocado.core.settings import settings
 
 from l2gate.bench.bench import Bench
 from l2gate.bench.facts import BENCH_VARIABLE, CANNOT_RUN_VARIABLE
-from l2gate.contract.judge import Verdict
 from l2gate.foundation import settings as options
 from l2gate.foundation.errors import BenchError, L2gateError, MissingPrerequisite, UsageError
-from l2gate.foundation.events import (
-    TIMELINE_VARIABLE,
-    FileSink,
-    JobBroke,
-    Timeline,
-    read_timeline,
-)
+from l2gate.foundation.events import TIMELINE_VARIABLE, FileSink, JobBroke, Timeline
 from l2gate.foundation.guard import INTERRUPTED, complain, interrupt, told
 from l2gate.foundation.scratch import Scratch
 from l2gate.hosts import kinds
 from l2gate.jobs.job import concluded
 from l2gate.plugins import spawner
 from l2gate.plugins.known import in_order, known_tests
-from l2gate.records.events import JobPlanned, VerdictReached
+from l2gate.plugins.machines import Machines
+from l2gate.records.events import JobPlanned
 from l2gate.report.result import sentence
 
 
@@ -51,8 +45,7 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         #: Whether `l2gate run` follows the job and tells what it came to.
         self._followed = False
         self._announced = False
-        #: The last test, if it may have stopped L1 for good.
-        self._spoiler = ""
+        self._machines: Machines | None = None
 
     def pre(self, job: Any) -> None:
         if job.config.get("run.dry_run.enabled") or not _system_tests(job):
@@ -136,34 +129,28 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         # A test that is not known says itself what it lacks.
         l1 = any(name not in known or known[name].needs_l1 for name in planned)
         self._bench = Bench.up(wanted, folder, logs / "consoles", timeline, l1=l1)
-        self._bench.save(folder / "bench.json")
+        self._machines = Machines(
+            self._bench, folder, self._timeline, planned, beside=wanted.side_by_side
+        )
         os.environ[BENCH_VARIABLE] = str(folder / "bench.json")
-        spawner.before = self._before
-
-    def _before(self, name: str) -> None:
-        """A test after one that may have stopped L1 for good gets another machine from the
-        template, if there is one; else it starts L1 anew itself, which takes ten times as long."""
-        test, bench = known_tests().get(name), self._bench
-        if not (test and bench and self._scratch):
-            return
-        spoiler, self._spoiler = self._spoiler, ""
-        if spoiler and test.needs_l1 and not self._was_skipped(spoiler) and bench.renew():
-            bench.save(self._scratch.path / "bench.json")
-        if test.test.spoils_l1_under == bench.contract:
-            self._spoiler = name
-
-    def _was_skipped(self, name: str) -> bool:
-        assert self._timeline is not None
-        events = read_timeline(self._timeline)
-        verdicts = [e.verdict for e in events if isinstance(e, VerdictReached) and e.test == name]
-        return verdicts[-1:] == [Verdict.SKIP]
+        spawner.machines = self._machines
+        if self._machines.count > 1:
+            for suite in job.test_suites:
+                if suite.config.get("run.spawner") == spawner.NAME:
+                    # As many as there are, and each waits for its machine: else one that waits
+                    # would keep another from a machine that is free.
+                    suite.config["run.max_parallel_tasks"] = len(suite.tests)
 
     def _tear_down(self) -> None:
         # A second Ctrl-C must not leave half of it behind.
         numbers = (signal.SIGINT, signal.SIGTERM)
         before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
         try:
-            spawner.before = None
+            spawner.machines = None
+            if self._machines:
+                with suppress(L2gateError):
+                    self._machines.close()
+                self._machines = None
             if self._bench:
                 with suppress(L2gateError):
                     self._bench.down()

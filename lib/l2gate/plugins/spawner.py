@@ -20,6 +20,7 @@ from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from typing import Any
 
+from avocado.core.nrunner.runnable import RUNNERS_REGISTRY_STANDALONE_EXECUTABLE, Runnable
 from avocado.core.nrunner.task import Task
 from avocado.core.utils import messages
 from avocado.plugins.runners.avocado_instrumented import AvocadoInstrumentedTestRunner
@@ -27,9 +28,10 @@ from avocado.plugins.spawners.process import ProcessSpawner, ProcessSpawnerHandl
 
 from l2gate.bench.facts import BENCH_VARIABLE, CANNOT_RUN_VARIABLE, BenchFacts
 from l2gate.contract.judge import Verdict
-from l2gate.foundation.errors import MissingPrerequisite
+from l2gate.foundation.errors import L2gateError, MissingPrerequisite
 from l2gate.foundation.events import timeline_from_environment
 from l2gate.plugins.known import known_tests
+from l2gate.plugins.machines import Machines
 from l2gate.records.events import VerdictReached
 from l2gate.report.result import sentence
 from l2gate.testing import why_skipped
@@ -40,14 +42,18 @@ NAME = "l2gate"
 _KIND = "avocado-instrumented"
 #: What the fork server imports beforehand: what runs a test, and what tests are made of.
 _IMPORTED = (__name__, "l2gate.testing")
-#: What the job does before a test's process is started, told its sentence; in the main thread.
-before: Callable[[str], None] | None = None
+#: The machines of the job that runs; None: whoever has booted the bench sees to them.
+machines: Machines | None = None
 #: Seconds within which Avocado has read what a process said before it ended.
 _READ_SECONDS = 0.5
 
 
 def prepare() -> None:
     """Start the fork server, which imports by itself meanwhile. It ends with this process."""
+    # Avocado asks its own runner what it can do, by an interpreter: meanwhile, and not later.
+    if _KIND not in RUNNERS_REGISTRY_STANDALONE_EXECUTABLE:
+        ask = threading.Thread(target=Runnable.pick_runner_command, args=(_KIND,), daemon=True)
+        ask.start()
     multiprocessing.get_context("forkserver").set_forkserver_preload(list(_IMPORTED))
     forkserver.ensure_running()
 
@@ -60,22 +66,46 @@ class Spawner(ProcessSpawner):  # type: ignore[misc]
     async def spawn_task(self, runtime_task: Any) -> bool:
         task = runtime_task.task
         if why := _why_no_process(sentence(task.runnable.uri)):
+            if machines:
+                machines.ended(sentence(task.runnable.uri))
             self.create_task_output_dir(runtime_task)
             runtime_task.spawner_handle = _Ended()
             _skip(task, why, self._repository(task))
             return True
         if task.runnable.kind != _KIND:
             return bool(await super().spawn_task(runtime_task))
-        if before:
-            before(sentence(task.runnable.uri))
+        name = sentence(task.runnable.uri)
         self.create_task_output_dir(runtime_task)
-        prepare()  # a job of other tests has not yet
-        context = multiprocessing.get_context("forkserver")
-        process = context.Process(target=_run, args=(task, dict(os.environ)))
-        process.start()
-        forked = _Forked(process, task, self._repository(task))
+        environment = dict(os.environ)
+        turn = machines.turn(name) if machines else asyncio.Lock()
+        await turn.acquire()
+
+        def ended() -> None:
+            turn.release()
+            if machines:
+                machines.ended(name)
+
+        try:
+            if machines:
+                environment[BENCH_VARIABLE] = str(machines.place(name))
+            forked = self._forked(task, environment, ended)
+        except L2gateError as error:
+            ended()
+            runtime_task.spawner_handle = _Ended()
+            _tell_broken(task, str(error), self._repository(task))
+            return True
+        except BaseException:
+            turn.release()
+            raise
         runtime_task.spawner_handle = ProcessSpawnerHandle(forked)
         return True
+
+    def _forked(self, task: Any, environment: dict[str, str], ended: Callable[[], None]) -> _Forked:
+        prepare()  # a job of other tests has not yet
+        context = multiprocessing.get_context("forkserver")
+        process = context.Process(target=_run, args=(task, environment))
+        process.start()
+        return _Forked(process, task, self._repository(task), ended)
 
     async def terminate_task(self, runtime_task: Any) -> bool:
         if isinstance(runtime_task.spawner_handle, _Ended):
@@ -103,8 +133,12 @@ def _why_no_process(name: str) -> str | None:
 class _Forked:
     """A fork of the fork server, as Avocado's spawner handles a process of asyncio's."""
 
-    def __init__(self, process: ForkServerProcess, task: Any, repository: Any) -> None:
+    def __init__(
+        self, process: ForkServerProcess, task: Any, repository: Any, ended: Callable[[], None]
+    ) -> None:
+        """``ended`` is called once it has."""
         self._process, self._task, self._repository = process, task, repository
+        self._at_end = ended
         self._terminated = False
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = loop.create_future()
@@ -114,6 +148,7 @@ class _Forked:
         asyncio.get_running_loop().remove_reader(self._process.sentinel)
         self._process.join()
         assert self._process.exitcode is not None
+        self._at_end()
         self._ended.set_result(self._process.exitcode)
 
     async def wait(self) -> int:
@@ -197,6 +232,17 @@ def _skip(task: Any, why: str, repository: Any) -> None:
     )
     _tell(task, messages.StartedMessage.get(output_dir=task.runnable.output_dir), repository)
     _tell(task, messages.FinishedMessage.get("cancel", fail_reason=why), repository)
+
+
+def _tell_broken(task: Any, why: str, repository: Any) -> None:
+    """Of a test that has no machine to run on."""
+    name, broken = sentence(task.runnable.uri), Verdict.INFRA_ERROR
+    reached = VerdictReached(
+        level="controller", text=f"{name}: {broken}", test=name, verdict=broken, reason=why
+    )
+    timeline_from_environment().record(reached)
+    _tell(task, messages.StartedMessage.get(output_dir=task.runnable.output_dir), repository)
+    _tell(task, messages.FinishedMessage.get("error", fail_reason=why), repository)
 
 
 def _tell(task: Any, message: dict[str, Any], repository: Any) -> None:

@@ -19,7 +19,7 @@ from l2gate.images import build
 from l2gate.kernels.kernel import KernelUnderTest
 
 #: The settings of templates.
-TEMPLATE_OPTIONS = frozenset({"fresh", "warm"})
+TEMPLATE_OPTIONS = frozenset({"fresh", "warm", "side_by_side"})
 
 
 @dataclass(frozen=True)
