@@ -28,7 +28,7 @@ class Machine(EmulatedHost):
         self.private, self.budget, self._ended = folder, Budget(0.01), ended
         self._console = Console("L0", log)
         self.emulator_log = folder / "emulator"
-        self._process, self._connection = None, None
+        self._process, self._connection, self._kept = None, None, None
 
     @property
     def emulator(self) -> str:

@@ -242,7 +242,7 @@ class Bench:
         elif not keeps:
             self._boot(host, l1)
         elif source := self._source():
-            self._or_anew(lambda: self._port(source), source, l1)
+            self._or_anew(lambda: self._port(source), None, l1)
         else:
             self._or_anew(lambda: self._boot_and_keep(host), None, l1)
 
@@ -255,7 +255,8 @@ class Bench:
                 templates.forget(template)
             text = f"{error.cause}; {self.kind.name} is booted anew"
             self.timeline.note("controller", text, shown=True)
-            host, self._host, self._vm, self._saved = self._host, None, None, None
+            host, self._host, self._vm = self._host, None, None
+            self._template = self._saved = None
             self._close_connections()
             if host:
                 host.close()
@@ -264,9 +265,9 @@ class Bench:
     def _source(self) -> Template | None:
         """Of a kernel that differs from a stock one in patches of the user's own, the template of
         the stock one, made now if there is none: it was booted with a KVM that is known."""
-        spec = self._kernel.stock if self._kernel else None
-        if spec is None:
+        if self._kernel is None or self._kernel.stock is None:
             return None
+        spec = self._kernel.stock
         stock = replace(self.settings, kernel=spec)
         with Scratch("stock") as folder:
             bench = Bench(stock, folder, folder / "consoles", Timeline(self._told_of_another))
@@ -278,6 +279,10 @@ class Bench:
                 if template := templates.find(key):
                     return template
                 bench._boot_and_keep(host)
+            except L2gateError as error:
+                text = f"{spec} gives no template ({error.cause}); {self._kernel.spec} is booted"
+                self.timeline.note("controller", text, shown=True)
+                return None
             finally:
                 bench.down()
         return templates.find(key)
@@ -341,7 +346,11 @@ class Bench:
             host = self._host = self.kind.make(self._context(), stock)
             assert isinstance(host, TemplateCapable)
             host.template = draft.path
-            self._resume_host(host, source)
+            try:
+                self._resume_host(host, source)
+            except L2gateError:
+                templates.forget(source)
+                raise
             self.exchange(kernel, l1=True)
             self._resume(host, self._keep(host, draft), l1=True)
 
@@ -351,7 +360,10 @@ class Bench:
             self._close_connections()
             about = self._vm.leave(draft.path)
             self._vm = self._saved = None
-            return draft.publish(host.keep(about | {"offer": self._offer}))
+            template = draft.publish(host.keep(about | {"offer": self._offer}))
+            if template.folder != draft.path:
+                host.stays()
+            return template
 
     def _put_l1_aside(self, host: Host) -> None:
         """Save the L1 that is there, once, for another KVM to go on with."""

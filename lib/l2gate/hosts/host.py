@@ -157,6 +157,10 @@ class TemplateCapable(Host):
         it: `resume` brings it back. Nothing but its connection is in use. Raises L2gateError."""
 
     @abstractmethod
+    def stays(self) -> None:
+        """What was kept is not this host's any more: `close` leaves it alone."""
+
+    @abstractmethod
     def resume(self, template: Template) -> None:
         """Instead of `boot`: go on where ``template`` stands. Raises L2gateError."""
 

@@ -167,9 +167,8 @@ def kept() -> list[Template]:
     return sorted((one for one in found if one.alive), key=lambda one: -one.used)
 
 
-def forget(template: Template) -> None:
-    """End what is parked, and remove its folder. What was started from it goes on: its files stay
-    until they are closed."""
+def end(template: Template) -> None:
+    """End the process that waits for it, if there is one."""
     if template.parked and template.alive:
         with suppress(ProcessLookupError):
             descriptor = os.pidfd_open(template.parked)
@@ -177,6 +176,12 @@ def forget(template: Template) -> None:
                 signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                 select.select([descriptor], [], [])
             os.close(descriptor)
+
+
+def forget(template: Template) -> None:
+    """End what is parked, and remove its folder. What was started from it goes on: its files stay
+    until they are closed."""
+    end(template)
     doomed = template.folder.with_name(f".removed-{template.key}-{os.getpid()}")
     with suppress(OSError):
         template.folder.rename(doomed)

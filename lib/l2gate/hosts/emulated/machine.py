@@ -133,6 +133,8 @@ class EmulatedHost(PersistentCapable, TemplateCapable):
         self._process: Process | None = None
         self._connection: SshConnection | None = None
         self._endpoint: Endpoint | None = None
+        #: A template that nobody else can find.
+        self._kept: Template | None = None
 
     @abstractmethod
     def start(self) -> subprocess.Popen[bytes]:
@@ -193,11 +195,15 @@ class EmulatedHost(PersistentCapable, TemplateCapable):
         shutil.copy(self.seed, self.template / self.seed.name)
         shutil.copy(self._console.log, self.template / "l0-console.log")
         folder, self.template = self.template, None
-        return Template(
+        self._kept = Template(
             folder=folder, key=self.template_key, kind=self.spec, kernel=self.kernel.spec,
             booted=templates.now(), host_key=self._endpoint.host_key, boot_id=templates.boot_id(),
             about=about, parked=parked, born=born_at(parked) if parked else "",
         )  # fmt: skip
+        return self._kept
+
+    def stays(self) -> None:
+        self._kept = None
 
     def resume(self, template: Template) -> None:
         deadline = self.budget.deadline("L0 goes on from its template", _KEEP_SECONDS)
@@ -342,6 +348,9 @@ class EmulatedHost(PersistentCapable, TemplateCapable):
             self._connection.close()
             self._connection = None
         self._power_off()
+        kept, self._kept = self._kept, None
+        if kept:
+            templates.end(kept)
 
     def _power_off(self) -> None:
         process, self._process = self._process, None
