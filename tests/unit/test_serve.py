@@ -614,9 +614,9 @@ def test_tests_share_one_serve(job: str, helper: Path) -> None:
     with joined(job) as first, joined(job) as second:
         with victim(first, helper)[0]:
             parents = {
-                first.run("ps -o ppid= -p $$", soon()).stdout,
-                second.run("ps -o ppid= -p $$", soon()).stdout,
-                first.run("ps -o ppid= -p $$", soon()).stdout,
+                first.run("echo $PPID", soon()).stdout,
+                second.run("echo $PPID", soon()).stdout,
+                first.run("echo $PPID", soon()).stdout,
             }
         assert len(parents) == 1
         data = bytes(3 * WINDOW)

@@ -190,16 +190,16 @@ class EmulatedHost(PersistentCapable, TemplateCapable):
         self.connection.run(line, deadline)
         self.connection.close()
         self._console.wait_for(_LEFT_ALONE, deadline, self._why_dead)
-        parked = self.save(self.template, deadline)
-        shutil.copy(self._endpoint.key_file, self.template / "key")
-        shutil.copy(self.seed, self.template / self.seed.name)
-        shutil.copy(self._console.log, self.template / "l0-console.log")
         folder, self.template = self.template, None
+        parked = self.save(folder, deadline)
         self._kept = Template(
             folder=folder, key=self.template_key, kind=self.spec, kernel=self.kernel.spec,
             booted=templates.now(), host_key=self._endpoint.host_key, boot_id=templates.boot_id(),
             about=about, parked=parked, born=born_at(parked) if parked else "",
         )  # fmt: skip
+        shutil.copy(self._endpoint.key_file, self._kept.client_key)
+        shutil.copy(self.seed, folder / self.seed.name)
+        shutil.copy(self._console.log, self._kept.console)
         return self._kept
 
     def stays(self) -> None:
