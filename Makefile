@@ -52,14 +52,14 @@ GOALS := $(or $(MAKECMDGOALS),help)
 TAKEN := $(foreach goal,$(GOALS),$(TAKES_$(goal)))
 GIVEN := $(foreach v,$(.VARIABLES),$(if $(filter command,$(origin $v)),$v))
 UNKNOWN := $(firstword $(filter-out $(TAKEN) PYTHON CC CFLAGS,$(GIVEN)))
-EMPTY := $(firstword $(foreach v,$(filter $(TAKEN),$(GIVEN)),$(if $(strip $($v)),,$v)))
+EMPTY := $(firstword $(foreach v,$(filter $(TAKEN) PYTHON,$(GIVEN)),$(if $(strip $($v)),,$v)))
 # Many a login shell sets HOST to this machine's name; what is none of l2gate's is not meant for it.
 MEANT := $(filter-out HOST,$(TAKEN)) $(if $(filter auto local emulated-% ssh:%,$(HOST)),HOST)
 STRAY := $(firstword $(foreach v,$(MEANT),$(if $(filter environment,$(origin $v)),$v)))
 LIKE = $(shell $(PYTHON) -c 'import difflib, sys; \
   print(*(", did you mean " + w + "?" for w in difflib.get_close_matches(sys.argv[1], sys.argv[2:], 1)))' \
   $(UNKNOWN) $(TAKEN) 2>/dev/null)
-$(if $(UNKNOWN),$(error make $(GOALS) does not take $(UNKNOWN)$(LIKE) It takes: $(or $(TAKEN),nothing)))
+$(if $(UNKNOWN),$(error make $(GOALS) does not take $(UNKNOWN)$(or $(LIKE),.) It takes: $(or $(TAKEN),nothing)))
 $(if $(EMPTY),$(error $(EMPTY) is empty; is a variable not set? leave $(EMPTY) out, or give it a value))
 $(if $(STRAY),$(error $(STRAY) in the environment is not read; write: make $(GOALS) $(STRAY)=...))
 quoted = '$(subst ','\'',$($(1)))'

@@ -27,7 +27,7 @@ _OWN_LIST = ("host", "kernel", "expect_kernel", *_QUESTION)
 
 
 def _json_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the whole result to FILE")
+    parser.add_argument("--json", type=_path, metavar="FILE", help="write the whole result to FILE")
 
 
 def _json(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +73,7 @@ def _many(parser: argparse.ArgumentParser) -> None:
     told.completer = _complete("booting")  # type: ignore[attr-defined]
     parser.add_argument("--jobs", type=_count, default=0, metavar="N",
                         help="how many at a time [as many as there are cores]")  # fmt: skip
-    parser.add_argument("--folder", type=Path, default=options.checkout() / "build",
+    parser.add_argument("--folder", type=_path, default=options.checkout() / "build",
                         help="where table and page are written [build]")  # fmt: skip
 
 
@@ -89,13 +89,13 @@ def _mutants(parser: argparse.ArgumentParser) -> None:
 
 
 def _eras(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("trees", nargs="+", type=Path, metavar="PATH", help="Linux source trees")
+    parser.add_argument("trees", nargs="+", type=_path, metavar="PATH", help="Linux source trees")
     _many(parser)
 
 
 def _observe(parser: argparse.ArgumentParser) -> None:
     _json_file(parser)
-    parser.add_argument("--folder", type=Path, default=options.checkout() / "build/observe",
+    parser.add_argument("--folder", type=_path, default=options.checkout() / "build/observe",
                         help="where the consoles are kept [build/observe]")  # fmt: skip
 
 
@@ -200,11 +200,14 @@ def main(argv: Sequence[str]) -> int:
     if arguments.verb is None:
         parser.print_help()
         return UsageError.exit_code
+    options.from_environment()  # a variable that is misspelt is told by every verb
     module, _, function = arguments.verb.body.partition(".")
     body = getattr(importlib.import_module(f"l2gate.verbs.{module}"), function)
     return int(body(arguments))
 
 
+#: Options that are no settings, and that verbs have.
+_OF_VERBS = ("--json", "-q", "--quiet", "-v", "--verbose")
 _UNKNOWN = "unrecognized arguments: "
 
 
@@ -219,6 +222,10 @@ class _Formatter(argparse.HelpFormatter):
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **how: Any) -> None:
         super().__init__(allow_abbrev=False, formatter_class=_Formatter, **how)
+
+    def print_help(self, file: Any = None) -> None:
+        """argparse passes over what cannot be written."""
+        print(self.format_help(), end="", file=file, flush=True)
 
     def error(self, message: str) -> NoReturn:
         """A usage error, with the nearest right name of what is not known."""
@@ -250,6 +257,17 @@ class _Parser(argparse.ArgumentParser):
 
 class _Main(_Parser):
     """Lists the verbs by what they are for."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """An option before the verb would make its value the verb."""
+        first = args[0] if args else ""
+        name = first.removeprefix("--").partition("=")[0].replace("-", "_")
+        if first.startswith("-") and (name in options.BY_NAME or first in _OF_VERBS):
+            words = (
+                f"{self.prog}: {first} comes after the verb\n  hint: {self.prog} run {first} ...\n"
+            )
+            self.exit(UsageError.exit_code, words)
+        return super().parse_known_args(args, namespace)
 
     def format_help(self) -> str:
         lines = [self.format_usage().strip(), "", str(self.description), ""]
@@ -316,6 +334,13 @@ def _complete(what: str) -> Callable[..., Sequence[str]]:
         return shell.candidates(what)
 
     return complete
+
+
+def _path(text: str) -> Path:
+    """A path, for argparse."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; is a variable not set?")
+    return options.path_of(text)
 
 
 def _count(text: str) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from l2gate.foundation import cache
+from l2gate.foundation import cache, settings
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, NotProven, UsageError
 from l2gate.foundation.guard import guarded
@@ -87,7 +87,44 @@ def test_a_reader_that_goes_away_is_no_broken_promise() -> None:
     assert done.returncode in (0, 2)  # all may have been said before
     done = l2gate("$L2GATE kernels >/dev/full")
     assert done.returncode == 2 and "No space left" in done.stderr
-    assert l2gate("$L2GATE kernels >&-").returncode == 0
+    done = l2gate("$L2GATE kernels >&-")
+    assert done.returncode == 2 and "standard output is closed" in done.stderr
+    assert l2gate("$L2GATE kernels >&- 2>&-").returncode == 2
+    assert l2gate("$L2GATE kernels <&- 2>&-").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "run --help", "--version", "schema", "completion bash"]
+)
+def test_what_could_not_be_said_is_no_success(words: str) -> None:
+    done = l2gate(f"$L2GATE {words} >/dev/full")
+    assert done.returncode == 2 and "No space left" in done.stderr
+
+
+def test_a_program_does_not_write_into_what_l2gate_has_opened(tmp_path: Path) -> None:
+    """A file that is opened where standard output was closed would get its number."""
+    lines = "import os, sys; from l2gate.foundation import guard\n"
+    lines += f"def body(): return os.open({str(tmp_path / 'mine')!r}, os.O_CREAT)\n"
+    lines += "sys.exit(guard.guarded(lambda: 10 * (body() > 2)))"
+    done = subprocess.run(["bash", "-c", '"$0" -c "$1" <&- 2>&-', sys.executable, lines])
+    assert done.returncode == 10
+
+
+@pytest.mark.parametrize("known", ["L2GATE_CACHE", "L2GATE_STATE", ""])
+def test_a_user_without_a_home_is_told(known: str, monkeypatch: pytest.MonkeyPatch,
+                                       capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """As in a container that is run by a number."""
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "L2GATE_CACHE", "L2GATE_STATE"):
+        monkeypatch.delenv(name, raising=False)
+    if known:
+        monkeypatch.setenv(known, "/x")
+    monkeypatch.setattr("os.getuid", lambda: 2**31 - 7)
+    wants = {"L2GATE_CACHE": settings.state_dir, "L2GATE_STATE": settings.cache_dir}
+    assert guarded(lambda: len(str(wants.get(known, settings.cache_dir)()))) == 4
+    assert "set HOME" in capsys.readouterr().err
+    assert guarded(raises(ValueError("odd"))) == 2  # told, though its log has no folder of l2gate's
+    monkeypatch.setenv("HOME", "/h")
+    assert settings.cache_dir() == Path("/x" if known == "L2GATE_CACHE" else "/h/.cache/l2gate")
 
 
 def test_a_missing_package_is_no_broken_promise(tmp_path: Path) -> None:

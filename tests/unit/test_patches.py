@@ -9,6 +9,7 @@ import os
 import quopri
 import shutil
 import subprocess
+import textwrap
 from collections.abc import Callable, Mapping
 from email.message import EmailMessage
 from pathlib import Path
@@ -164,6 +165,15 @@ def attached(repo: Repo) -> bytes:
     return bytes(letter)
 
 
+def beside_html(repo: Repo) -> bytes:
+    """As many a mail program sends it: the same text once more, in HTML."""
+    letter = EmailMessage()
+    letter["From"], letter["Subject"] = "j@example.org", "KVM: change it"
+    letter.set_content(repo.diff().decode())
+    letter.add_alternative(f"<pre>\n{repo.diff().decode()}</pre>\n", subtype="html")
+    return bytes(letter)
+
+
 def three_commits(repo: Repo) -> None:
     """Three that only apply one after another."""
     for number, word in enumerate(("first", "second", "third"), 10):
@@ -287,6 +297,8 @@ FORMS: dict[str, tuple[Change, Form]] = {
     "format-patch, no prefix": (edits, lambda r: mail(r, "--no-prefix")),
     "format-patch, attached by git": (edits, lambda r: mail(r, "--attach")),
     "attached": (edits, attached),
+    "beside the same in HTML": (edits, beside_html),
+    "copied without its last line end": (edits, lambda r: r.diff().rstrip(b"\n")),
     "quoted-printable": (edits, lambda r: sent(r, "quoted-printable")),
     "base64": (edits, lambda r: sent(r, "base64")),
     "quoted-printable CRLF": (edits, lambda r: sent(r, "quoted-printable", "\r\n")),
@@ -452,6 +464,19 @@ REFUSED = {
     "a context diff": (b"*** a/x.c\t2024\n--- b/x.c\t2024\n*********\n", "it is a context diff"),
     "coloured": (f"\x1b[1mdiff --git a/{X86} b/{X86}\x1b[m\n".encode(), "it is coloured"),
     "a web page": (b"<!DOCTYPE html>\n<pre>diff --git a/x b/x\n", "it is a web page"),
+    "a web page with the diff in it": (b"<html><pre>\n" + GOOD.encode(), "it is a web page"),
+    "no text": (b"\x7fELF\0\0" + GOOD.encode(), "it is binary"),
+    "UTF-16 without its mark": (GOOD.encode("utf-16-le"), "it is binary"),
+    "a bundle": (b"# v2 git bundle\n", "it is a git bundle"),
+    "indented": (textwrap.indent(GOOD, "    ").encode(), "indented"),
+    "a mail in HTML alone": (
+        b"From: a@b\nContent-Type: text/html\n\n<pre>\n" + GOOD.encode(),
+        "HTML alone",
+    ),
+    "lines that are added anywhere": (
+        f"--- a/{X86}\n+++ b/{X86}\n@@ -3,0 +4 @@ static void f(void)\n+int x;\n".encode(),
+        "(-U0)",
+    ),
     "packed": (gzip.compress(GOOD.encode()), "it is compressed"),
 }
 

@@ -54,7 +54,7 @@ def test_a_variable_that_is_no_setting_is_refused_with_the_nearest() -> None:
             from_environment({wrong: "x"})
         if wrong.isupper():
             assert f"did you mean {right}?" in refused.value.hint
-    assert from_environment({"L2GATE_CACHE": "/c", "L2GATE_STATE": "", "HOME": "/"}) == {}
+    assert from_environment({"L2GATE_CACHE": "/c", "L2GATE_STATE": "/s", "HOME": "/"}) == {}
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,26 @@ def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str]:
         ("mutants wrong-erno", "wrong-erno", "did you mean wrong-errno?"),
         ("prepare --host emulated-amd", "lab hosts", "local"),
         ("cache --prune 0", "0", "--help"),
+        ("--kernel debian:6.12 run", "--kernel comes after the verb", "l2gate run --kernel"),
+        ("-q run", "-q comes after the verb", "l2gate run -q"),
+        ("run --host EMULATED-AMD", "EMULATED-AMD", "did you mean emulated-amd?"),
+        ("run --host emulated-amd --kernel 6.12+patched", "6.12", "mean debian:6.12+patched?"),
+        ("run --host emulated-amd --kernel Debian:6.12", "Debian:6.12", "mean debian:6.12?"),
+        ("run --host emulated-amd --kernel /tmp", "'/tmp'", "mean dir:/tmp?"),
+        ("run --host ssh://lab:0", "does not name a machine", "ssh://[user@]name"),
+        ("run --host ssh://@lab", "does not name a machine", "ssh://[user@]name"),
+        ("run --host ssh://lab --ssh-config /tmp", "/tmp cannot be read", "ssh -F"),
+        ("run --host ssh://lab --ssh-config ~nobody.here/x", "~nobody.here/x", "ssh -F"),
+        ("run --case path=nmi,path=mce", "no case has path=nmi and path=mce", "once"),
+        ("run --case vector=-1", "vector=-1", "use one of"),
+        ("run --json=", "it is empty", "--help"),
+        ("run --json /proc/x.json", "/proc/x.json", "folder"),
+        ("run --json /tmp", "it is a folder", "folder"),
+        ("matrix --folder= debian:6.12", "it is empty", "--help"),
+        ("matrix --folder /proc/x debian:6.12", "/proc/x cannot be written", "folder"),
+        ("matrix --folder /etc/passwd debian:6.12", "/etc/passwd cannot be written", "folder"),
+        ("observe --host local --folder=", "it is empty", "--help"),
+        ("down --all lab", "exclude each other", "leave one"),
         ("", "", ""),
     ],
 )  # fmt: skip
@@ -103,6 +123,31 @@ def test_a_variable_that_a_verb_would_ignore_is_refused(
     monkeypatch.setenv(f"L2GATE_{name.upper()}", "auto")
     code, text = said(capsys, "matrix", "debian:6.12")
     assert code == USAGE and f"L2GATE_{name.upper()}" in text
+
+
+@pytest.mark.parametrize("verb", ["cache", "images", "kernels", "down", "schema", "hosts"])
+@pytest.mark.parametrize(("name", "value"), [("L2GATE_CASHE", "/x"), ("L2GATE_CACHE", "")])
+def test_every_verb_tells_of_a_variable_that_says_nothing(
+    verb: str,
+    name: str,
+    value: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(name, value)
+    code, text = said(capsys, verb)
+    assert code == USAGE and name in text and "L2GATE_CACHE" in text
+
+
+def test_an_empty_test_is_not_all_tests(capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = said(capsys, "run", "--host", "emulated-amd", "")
+    assert code == USAGE and "a test is empty" in text
+
+
+def test_a_series_may_be_named_as_its_kernel_is(capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the hint that it had, `debian:9.9` is what was refused."""
+    code, text = said(capsys, "images", "debian:9.9")
+    assert code == USAGE and "for kernel 9.9" in text
 
 
 def test_each_option_is_taken_by_a_verb_and_each_verb_takes_only_options() -> None:
@@ -130,6 +175,7 @@ def make(*words: str, **environment: str) -> tuple[int, str]:
         (("lint", "KERNEL=x"), "does not take KERNEL"),
         (("run", "KERNEL="), "KERNEL is empty"),
         (("soak", "N= "), "N is empty"),
+        (("lint", "PYTHON="), "PYTHON is empty"),
     ],
 )
 def test_make_refuses_what_a_goal_does_not_take(words: tuple[str, ...], cause: str) -> None:

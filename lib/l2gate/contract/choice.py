@@ -74,7 +74,7 @@ class Choice:
 
 def parse(text: str) -> Choice:
     """The choice in `word=value word=value`. Raises UsageError for a word that no case has."""
-    words = {}
+    words: dict[str, str] = {}
     for part in text.split():
         word, equals, value = part.partition("=")
         if not equals or not value or word not in (*_OWN, *WORDS):
@@ -82,7 +82,11 @@ def parse(text: str) -> Choice:
                 f"case = {text!r}: {part} is not a word of a case",
                 f"write word=value; {nearest(word, (*_OWN, *sorted(WORDS)))}",
             )
-        words[word] = value
+        if not _same(words.setdefault(word, value), value):
+            raise UsageError(
+                f"case = {text!r}: no case has {word}={words[word]} and {word}={value}",
+                f"name {word} once",
+            )
     return Choice(text, words)
 
 

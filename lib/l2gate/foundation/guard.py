@@ -31,9 +31,10 @@ def guarded(body: Callable[[], int]) -> int:
     """The exit code of ``body``, and that of what went wrong in it, which is told on stderr."""
     try:
         with _ending_is_an_interrupt():
+            _take_standard_files()
             _tolerate_any_locale()
             code = body()
-            sys.stdout and sys.stdout.flush()
+            sys.stdout.flush()
         return code
     except KeyboardInterrupt:
         return _say(INTERRUPTED, "interrupted")
@@ -73,11 +74,16 @@ def _hint(error: Exception) -> str:
     return "please report it with the traceback"
 
 
+def _faults() -> str:
+    return str(state_dir() / "faults")
+
+
 def _write_traceback(error: Exception) -> Path | None:
     """None if there is no folder that takes it. Old ones go."""
     text = "".join(traceback.format_exception(error))
-    for folder in (state_dir() / "faults", Path(tempfile.gettempdir())):
-        with suppress(OSError):
+    for place in (_faults, tempfile.gettempdir):
+        with suppress(OSError, L2gateError):
+            folder = Path(place())
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             kept = sorted(folder.glob("l2gate-fault-*.log"))
             for old in kept[:-_LOGS_KEPT]:
@@ -118,6 +124,31 @@ def _ending_is_an_interrupt() -> Iterator[None]:
 def interrupt(*_: object) -> None:
     """A signal's handler: what it ends passes through every `finally`, as at Ctrl-C."""
     raise KeyboardInterrupt
+
+
+def _take_standard_files() -> None:
+    """What l2gate opens must not become the standard output of the programs that it starts.
+
+    Raises BenchError if standard output is closed: the answer would be lost.
+    """
+    closed = [number for number in range(3) if not _is_open(number)]
+    for number in closed:
+        nowhere = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        if nowhere != number:
+            os.dup2(nowhere, number)
+            os.close(nowhere)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    if 1 in closed:
+        raise BenchError("standard output is closed", "write it to a file, or to /dev/null")
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
 
 
 def _tolerate_any_locale() -> None:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import pwd
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -23,11 +25,12 @@ from l2gate.foundation.errors import UsageError
 SECTION = "l2gate"
 
 
+#: Where things are kept, `cache_dir` and `state_dir`.
+_PLACES = ("L2GATE_CACHE", "L2GATE_STATE")
 #: Variables of the same prefix that are no options: where things are kept, and what one process of
 #: l2gate tells another.
 _OTHER_VARIABLES = (
-    "L2GATE_CACHE",
-    "L2GATE_STATE",
+    *_PLACES,
     "L2GATE_BENCH",
     "L2GATE_TIMELINE",
     "L2GATE_CANNOT_RUN",
@@ -235,7 +238,7 @@ class Option:
             return self._number(text)
         if self.type == tuple[str, ...]:
             return self._words(text)
-        return Path(text).expanduser() if self.type == Path | None else text
+        return path_of(text) if self.type == Path | None else text
 
     def _number(self, text: str) -> float:
         with suppress(ValueError):
@@ -287,9 +290,11 @@ def resolve(*sources: Mapping[str, Any]) -> Settings:
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint: the known name that is most like ``name``, or all of them."""
     names = list(known)
+    folded = {one.casefold(): one for one in reversed(names)}
     # A number that is like another is not what was meant.
-    close = [] if name.isdecimal() else difflib.get_close_matches(name, names, 1, 0.6)
-    meant = f"did you mean {close[0]}? " if close else ""
+    number = re.fullmatch(r"[-+]?\d+", name)
+    close = [] if number else difflib.get_close_matches(name.casefold(), folded, 1, 0.6)
+    meant = f"did you mean {folded[close[0]]}? " if close else ""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{meant}use one of: {', '.join(names[:_NAMED])}{more}"
 
@@ -297,11 +302,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def from_environment(environment: Mapping[str, str] | None = None) -> dict[str, str]:
     """The options that L2GATE_ variables name. Raises UsageError for one that names none."""
     environment = os.environ if environment is None else environment
+    for variable in _PLACES:
+        if variable in environment and not environment[variable].strip():
+            raise UsageError(
+                f"{variable} is empty", f"is a variable not set? unset {variable}, or name a folder"
+            )
     for variable in environment:
         if not variable.upper().startswith("L2GATE_") or variable.startswith(_TEST_PREFIX):
             continue
         if variable not in VARIABLES and variable not in _OTHER_VARIABLES:
-            known = (*VARIABLES, "L2GATE_CACHE", "L2GATE_STATE")
+            known = (*VARIABLES, *_PLACES)
             raise UsageError(
                 f"the environment variable {variable} is none of l2gate's", nearest(variable, known)
             )
@@ -320,12 +330,33 @@ def child_environment(settings: Settings) -> dict[str, str]:
     return kept | to_environment(settings)
 
 
+def path_of(word: str) -> Path:
+    """The path that ``word`` means; of a user who is not known, just that."""
+    try:
+        return Path(word).expanduser()
+    except RuntimeError:
+        return Path(word)
+
+
+def _home() -> Path:
+    """Raises UsageError if this user has none, as an unknown one in a container."""
+    named = os.environ.get("HOME", "").strip()
+    try:
+        return Path(named or pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        raise UsageError(
+            f"HOME is not set, and user {os.getuid()} is not known here",
+            "set HOME, or both L2GATE_CACHE and L2GATE_STATE",
+        ) from None
+
+
 def cache_dir() -> Path:
     """Where images, kernels and suite roots are kept between jobs (L2GATE_CACHE overrides). It may
-    be read-only: what it lacks is then made below `state_dir`."""
+    be read-only: what it lacks is then made below `state_dir`. Raises UsageError for a user who has
+    no home."""
     if named := os.environ.get("L2GATE_CACHE"):
-        return Path(named).expanduser().resolve()
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return path_of(named).resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or _home() / ".cache"
     return Path(base) / "l2gate"
 
 
@@ -333,8 +364,8 @@ def state_dir() -> Path:
     """Where this user's own is kept: hosts that stand, matrices that go on, logs of faults
     (L2GATE_STATE overrides)."""
     if named := os.environ.get("L2GATE_STATE"):
-        return Path(named).expanduser().resolve()
-    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state"
+        return path_of(named).resolve()
+    base = os.environ.get("XDG_STATE_HOME") or _home() / ".local/state"
     return Path(base) / "l2gate"
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import email
 import re
 import tempfile
 from dataclasses import dataclass
@@ -89,7 +90,7 @@ def _mails(data: bytes) -> tuple[Letter, ...]:
 
 def _mail(mail: Path) -> Letter:
     message, patch = mail.with_suffix(".message"), mail.with_suffix(".patch")
-    said = git(["mailinfo", "-k", "-n", message, patch], mail.read_bytes())
+    said = git(["mailinfo", "-k", "-n", message, patch], _said_once(mail.read_bytes()))
     if said.status:
         raise _unreadable(said.errors)
     found = re.search(r"^Subject: (.*)$", said.output.decode(errors="replace"), re.M)
@@ -98,6 +99,26 @@ def _mail(mail: Path) -> Letter:
     # A mail without a diff is all message.
     text = _without_message(_unix(patch.read_bytes()))
     return Letter(title, text, int(number[1]) if number else 0)
+
+
+def _said_once(mail: bytes) -> bytes:
+    """Without what a mail program says a second time, in HTML: git would take both for the patch.
+
+    Raises KernelSpecError if there is nothing else in it.
+    """
+    read = email.message_from_bytes(mail)
+    html = [part for part in read.walk() if part.get_content_type() == "text/html"]
+    if not html:
+        return mail
+    if not any(part.get_content_type() == "text/plain" for part in read.walk()):
+        raise KernelSpecError(
+            "it is a mail in HTML alone, which does not keep a patch as it was",
+            "save the patch that is attached or linked, or have it sent as plain text",
+        )
+    for part in list(read.walk()):
+        if part.is_multipart():
+            part.set_payload([one for one in part.get_payload() if one not in html])
+    return read.as_bytes()
 
 
 def _unreadable(errors: tuple[str, ...]) -> KernelSpecError:
@@ -119,7 +140,9 @@ def _without_message(text: bytes) -> bytes:
 
 def _unix(text: bytes) -> bytes:
     """Without the carriage returns that a transport or an editor gave each line: those that are
-    part of the change are not on the lines that name the files."""
+    part of the change are not on the lines that name the files. A last line that was copied without
+    its end gets it."""
+    text = text if text.endswith(b"\n") else text + b"\n"
     heads = re.findall(rb"^(?:diff --git |--- |\+\+\+ )[^\n]*$", text, re.M)
     if heads and all(head.endswith(b"\r") for head in heads):
         return text.replace(b"\r\n", b"\n")

@@ -32,7 +32,10 @@ _LOOKALIKES = re.compile(r"(.*/)?(Documentation|tools)/")
 _LEVELS = (1, 0, 2, 3, 4, 5, 6, 7, 8)
 #: Where a diff begins, for what stands before it.
 _DIFF = re.compile(r"^(?:diff --git |Index: |--- \S.*\n\+\+\+ |---\s*$)", re.M)
+#: How gzip, bzip2, xz, zstd and zip begin a file.
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\3\4")
 _QUOTED_LINES = 40
+_UNANCHORED = "a hunk has no lines around the change (-U0), so nothing says where it belongs"
 _UNIFIED = "make it by `git diff`, `git format-patch` or `diff -u`"
 
 
@@ -92,16 +95,27 @@ class Patch:
 @functools.lru_cache(maxsize=256)
 def _read(name: str, content: bytes) -> tuple[Piece, ...]:
     try:
-        if not content.strip():
-            raise KernelSpecError("it is empty", _UNIFIED)
-        if content.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd", b"PK\3\4")):
-            raise KernelSpecError("it is compressed", "unpack it first")
+        _check_text(content)
         pieces = [piece for letter in letters(content) if (piece := _piece(letter))]
         if not pieces:
             raise _no_change(content)
         return _in_order(pieces)
     except KernelSpecError as error:
         raise KernelSpecError(f"patch {name}: {error.cause}", error.hint) from None
+
+
+def _check_text(content: bytes) -> None:
+    """Raises KernelSpecError for a file that is no patch whatever it may have inside."""
+    if not content.strip():
+        raise KernelSpecError("it is empty", _UNIFIED)
+    if content.startswith(_PACKED):
+        raise KernelSpecError("it is compressed", "unpack it first")
+    if re.match(rb"# v\d git bundle", content):
+        raise KernelSpecError("it is a git bundle", _UNIFIED)
+    if b"\0" in content and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise KernelSpecError("it is binary, or in UTF-16 without saying so", _UNIFIED)
+    if re.match(rb"\s*<(?:!doctype|html)", content, re.I):
+        raise KernelSpecError("it is a web page", "save the patch itself (raw, or mbox)")
 
 
 def _piece(letter: Letter) -> Piece | None:
@@ -121,6 +135,7 @@ def _checked(letter: Letter) -> Piece | None:
         return None
     level, names = found
     _check_places(letter, names)
+    _check_anchored(letter.text)
     summary = git(["apply", "--summary", f"-p{level}"], letter.text).output.decode(errors="replace")
     if odd := re.search(r"^ (?:create mode|mode change \d+ =>) 1[26]0000 .*$", summary, re.M):
         raise KernelSpecError(
@@ -205,6 +220,13 @@ def _check_places(letter: Letter, names: Sequence[str]) -> None:
         )
 
 
+def _check_anchored(diff: bytes) -> None:
+    """Raises KernelSpecError for lines that are added with none around them: git would put them at
+    the end of the file, wherever the hunk says (apply.c: match_end without unidiff_zero)."""
+    if found := re.search(rb"^@@ -[1-9]\d*,0 \+.*", diff, re.M):
+        raise KernelSpecError(f"{_UNANCHORED}:\n{found[0].decode(errors='replace')}", _UNIFIED)
+
+
 def _outside(diff: bytes) -> list[str]:
     """Names that are absolute or lead upwards, as the diff has them."""
     names: list[bytes] = []
@@ -229,8 +251,8 @@ def _no_change(content: bytes) -> KernelSpecError:
         return KernelSpecError(
             "it is coloured for a terminal", "make it with `git diff --no-color`"
         )
-    if re.match(rb"\s*<(?:!doctype|html)", content, re.I):
-        return KernelSpecError("it is a web page", "save the patch itself (raw, or mbox)")
+    if re.search(rb"^[ \t]+(?:diff --git |--- \S.*\n[ \t]+\+\+\+ )", content, re.M):
+        return KernelSpecError("each of its lines is indented", _UNIFIED)
     if re.search(rb"^diff --(?:cc|combined) ", content, re.M):
         return KernelSpecError(
             "it is the combined diff of a merge, which cannot be applied",
@@ -319,7 +341,7 @@ def _apply_piece(patch: Patch, piece: Piece, tree: Path, of: str) -> None:
     if not _git_apply(piece, tree, "--check", "--ignore-whitespace").status:
         reasons += "\nonly white space differs: tabs, spaces or line ends were changed on its way"
     elif not _git_apply(piece, tree, "--check", "--unidiff-zero").status:
-        reasons += "\na hunk has no lines around the change (-U0), so nothing says where it belongs"
+        reasons += f"\n{_UNANCHORED}"
     raise KernelSpecError(
         f"{name} does not apply to {of}:\n{reasons}",
         "make it against Debian's source of that kernel with the patches before it applied; every "

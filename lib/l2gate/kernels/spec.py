@@ -12,7 +12,7 @@ from pathlib import Path
 
 from l2gate.foundation.debian import SUITES, Suite, suite_of
 from l2gate.foundation.errors import KernelSpecError
-from l2gate.foundation.settings import checkout
+from l2gate.foundation.settings import checkout, path_of
 from l2gate.kernels.patch import Patch
 
 #: The named variants, as patches applied in this order.
@@ -60,9 +60,17 @@ def parse(text: str) -> KernelSpec:
         return _parse_dir(text, path_of(rest))
     raise KernelSpecError(
         f"kernel {text!r} is not a kernel spec",
-        "use debian:SERIES, debian:SERIES+patched, debian:SERIES+unpatched, "
+        f"{_meant(text)}use debian:SERIES, debian:SERIES+patched, debian:SERIES+unpatched, "
         "debian:SERIES+FILE (a patch) or dir:PATH",
     )
+
+
+def _meant(text: str) -> str:
+    """What was written without its kind, or with blanks or capitals in it."""
+    bare = text.strip().casefold().removeprefix("debian:")
+    if bare.partition("+")[0] in {suite.series for suite in SUITES}:
+        return f"did you mean debian:{bare}? "
+    return f"did you mean dir:{text}? " if text.strip() and path_of(text).is_dir() else ""
 
 
 def recipes(series: str) -> Path:
@@ -96,14 +104,6 @@ def _patches(series: str, parts: Sequence[str]) -> Iterator[Patch]:
         else:
             raise _names_nothing(series, parts[start:])
         start = end
-
-
-def path_of(word: str) -> Path:
-    """The path that ``word`` means; of a user who is not known, just that."""
-    try:
-        return Path(word).expanduser()
-    except RuntimeError:
-        return Path(word)
 
 
 def _is_file(word: str) -> bool:
@@ -217,4 +217,7 @@ def release_of(image: Path) -> str:
             f"{image} is truncated: {image.stat().st_size} of {whole} bytes", "copy it again"
         )
     start = int.from_bytes(head[0x20E:0x210], "little") + 0x200
-    return head[start : head.index(b"\0", start)].split()[0].decode(errors="replace")
+    words = head[start:].partition(b"\0")[0].split()
+    if not words:
+        raise KernelSpecError(f"{image} does not say its release", "give a bzImage as it was built")
+    return words[0].decode(errors="replace")

@@ -21,7 +21,7 @@ from l2gate.foundation import cache, debian
 from l2gate.foundation.debian import Root, Suite
 from l2gate.foundation.errors import KernelSpecError
 from l2gate.foundation.events import Timeline
-from l2gate.foundation.settings import checkout
+from l2gate.foundation.settings import checkout, path_of
 from l2gate.kernels import source
 from l2gate.kernels.source import Source
 
@@ -70,7 +70,7 @@ class Tree:
     @classmethod
     def at(cls, path: Path) -> Tree:
         """Raises KernelSpecError if it is none, or lacks KVM."""
-        tree = cls(path.expanduser().resolve())
+        tree = cls(path_of(str(path)).resolve())
         for needed in ("Makefile", "Kconfig", _LOADER, source.FILE):
             if not (tree.path / needed).is_file():
                 raise KernelSpecError(

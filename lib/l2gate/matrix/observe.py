@@ -8,6 +8,7 @@ gets a new one.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -23,13 +24,17 @@ from l2gate.contract.table import QUIRKS, Case, load
 from l2gate.contract.table_judge import SEEN, Seen
 from l2gate.foundation.deadline import Budget
 from l2gate.foundation.errors import L2gateError
-from l2gate.foundation.events import Timeline
+from l2gate.foundation.events import Event, Timeline
+from l2gate.foundation.files import write_whole
 from l2gate.foundation.scratch import Scratch
 from l2gate.foundation.settings import Settings
 from l2gate.hosts import kinds
 from l2gate.hosts.kind import Can
 from l2gate.injection.standalone import platform_of
 from l2gate.kernels.spec import DebianSpec, parse
+from l2gate.records.events import HostFound, KernelFound
+from l2gate.report.provenance import here
+from l2gate.report.result import first
 from l2gate.transport.multiplexer import SharedConnection
 
 _TABLE = "quirks"
@@ -67,18 +72,21 @@ class Observer:
         self._series = spec.suite.series if isinstance(spec, DebianSpec) else "?"
         self._settings, self._logs, self._console = settings, logs, console
         self._boots = 0
+        #: What the benches have told.
+        self.events: list[Event] = []
 
     def run(self) -> list[Observation]:
         """Every case of the table that this host's CPU can be asked."""
         rows = load(_TABLE, QUIRKS).cases
         names = list(dict.fromkeys(case.name for case in rows))
         left, found = list(names), []
+        timeline = Timeline(self.events.append)
         while left:
             self._boots += 1
             with ExitStack() as stack:
                 private = stack.enter_context(Scratch("observe"))
                 logs = self._logs / f"boot-{self._boots}"
-                bench = Bench.up(self._settings, private, logs, Timeline(), l1=False)
+                bench = Bench.up(self._settings, private, logs, timeline, l1=False)
                 stack.callback(bench.down)
                 bench.save(private / "bench.json")
                 facts = BenchFacts.read(private / "bench.json")
@@ -140,10 +148,20 @@ def _l0(complaint: str, bench: Bench) -> str:
 
 def observe(settings: Settings, target: Path | None, logs: Path, console: Console) -> int:
     """Print what is observed, and write it to ``target``. Always 0: nothing here is a promise."""
-    found = Observer(settings, logs, console).run()
+    began, start = here(), time.monotonic()
+    observer = Observer(settings, logs, console)
+    found = observer.run()
     differ = sum(one.differs for one in found)
+    host, kernel = first(observer.events, HostFound), first(observer.events, KernelFound)
+    seconds = time.monotonic() - start
+    provenance = began.of_job(
+        seconds, host.host if host else None, kernel.kernel if kernel else None, ""
+    )
     console.print(f"\n{len(found)} observed, {differ} not as recorded", markup=False)
+    for line in provenance.lines():
+        console.print(line, markup=False, soft_wrap=True)
     if target:
         rows: list[dict[str, Any]] = [{**asdict(one), "state": one.state} for one in found]
-        target.write_text(json.dumps({"schema_version": 1, "observed": rows}, indent=1) + "\n")
+        told = {"schema_version": 2, "provenance": asdict(provenance), "observed": rows}
+        write_whole(target, json.dumps(told, indent=1) + "\n")
     return 0

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from l2gate.foundation.files import write_whole
 from l2gate.report.page import Page, PageRow, write_page
 from l2gate.report.provenance import Provenance, here
 
@@ -47,6 +48,6 @@ class Record:
         target = self.folder / f"{self.name}.json"
         provenance = replace(self.began, seconds=round(time.monotonic() - self._start, 1))
         told = {"schema_version": 2, "provenance": asdict(provenance), what: rows}
-        target.write_text(json.dumps(told, indent=1, default=str) + "\n")
+        write_whole(target, json.dumps(told, indent=1, default=str) + "\n")
         write_page(Page(title, summary, on_page, provenance), target.with_suffix(".html"))
         self.say(f"{target} and {target.with_suffix('.html')}")

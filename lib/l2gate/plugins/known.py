@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from l2gate.foundation.errors import KernelSpecError, UsageError
-from l2gate.foundation.settings import checkout, nearest
+from l2gate.foundation.settings import checkout, nearest, path_of
 from l2gate.jobs.job import TESTS
 from l2gate.records.descriptions import AboutTest
 from l2gate.report.result import sentence
@@ -110,6 +110,8 @@ def references(words: Sequence[str]) -> list[str]:
     """
     found: dict[str, None] = {}
     for word in words:
+        if not word.strip():
+            raise UsageError("a test is empty", "is a variable not set? leave it out, or name one")
         found.update(dict.fromkeys(_references(word)))
     return list(found) or [str(checkout() / TESTS)]
 
@@ -133,7 +135,7 @@ def _references(word: str) -> list[str]:
 
 def _place(file: str) -> Path:
     """Seen from here, or else from the checkout."""
-    here = Path(file).expanduser()
+    here = path_of(file)
     return (here if here.exists() else checkout() / file).resolve()
 
 

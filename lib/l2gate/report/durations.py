@@ -5,11 +5,11 @@ for what is expected to remain. It is a guess: a file that cannot be read or wri
 from __future__ import annotations
 
 import json
-import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from l2gate.foundation.files import write_whole
 from l2gate.foundation.settings import state_dir
 
 
@@ -35,9 +35,7 @@ class Durations:
         self._known |= {name: round(one, 1) for name, one in seconds.items()}
         with suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-            draft.write_text(json.dumps(_read(self._path) | self._known, indent=1))
-            draft.replace(self._path)
+            write_whole(self._path, json.dumps(_read(self._path) | self._known, indent=1))
 
 
 def _read(path: Path) -> dict[str, float]:

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from l2gate.contract.case_result import CaseResult, TableCase, TableProof, VcpuProof
 from l2gate.contract.judge import Verdict
 from l2gate.contract.vectors import name
+from l2gate.foundation.files import write_whole
 from l2gate.records.descriptions import Digest
 from l2gate.report import again
 from l2gate.report.again import Again
@@ -114,9 +115,7 @@ def write_page(page: Page, target: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    draft = target.with_name(f".{target.name}.part")
-    draft.write_text(environment.get_template(_TEMPLATE).render(page=page))
-    draft.replace(target)
+    write_whole(target, environment.get_template(_TEMPLATE).render(page=page))
 
 
 def squares(row: PageRow) -> list[Square]:

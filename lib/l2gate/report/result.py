@@ -8,7 +8,6 @@ its JSON Schema, which is made from these types.
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +23,7 @@ from l2gate.contract.paths import ALL
 from l2gate.contract.proof import Proven, Question, beside, prove
 from l2gate.foundation.errors import UsageError
 from l2gate.foundation.events import Event, JobBroke, StepEnded
+from l2gate.foundation.files import write_whole
 from l2gate.records.descriptions import (
     AboutTest,
     Delivery,
@@ -127,9 +127,7 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Whole or not at all."""
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        draft.write_text(json.dumps(self.to_json(), indent=1) + "\n")
-        draft.replace(path)
+        write_whole(path, json.dumps(self.to_json(), indent=1) + "\n")
 
     def to_json(self) -> Any:
         """As it stands in the file."""

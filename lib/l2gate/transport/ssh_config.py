@@ -53,6 +53,7 @@ class Name:
         host = parts.netloc.rpartition("@")[2]
         host = host.partition("]")[0].lstrip("[") if host.startswith("[") else host.split(":")[0]
         odd = not host.isprintable() or any(c in " \t'\"`$;&|<>(){}\\" for c in parts.netloc)
+        odd = odd or parts.port == 0 or parts.username == ""
         if not host or host.startswith("-") or odd or parts.path.strip("/") or parts.password:
             raise UsageError(f"{spec} does not name a machine", "use ssh://[user@]name[:port]")
         return cls(host, parts.username or "", port, config)

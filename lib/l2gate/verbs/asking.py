@@ -5,14 +5,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from contextlib import suppress
-from pathlib import Path
 
 from l2gate.bench import oracle
 from l2gate.bench.bench import preflight
-from l2gate.foundation.errors import MissingPrerequisite, UsageError
+from l2gate.foundation.errors import MissingPrerequisite
 from l2gate.foundation.events import FileSink, Timeline
+from l2gate.foundation.files import check_file
 from l2gate.foundation.scratch import Scratch
 from l2gate.hosts import kinds
 from l2gate.jobs.job import Job
@@ -26,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings, console = wanted(arguments), screen()
     tests = _references(arguments.tests)
     if arguments.json:
-        check_writable(arguments.json)
+        check_file(arguments.json, "--json")
     preflight(settings)
     with Scratch("run") as folder, progress(arguments, console) as shown:
         timeline = folder / "timeline.jsonl"
@@ -48,15 +47,6 @@ def _references(tests: list[str]) -> list[str]:
     from l2gate.plugins.known import references
 
     return references(tests)
-
-
-def check_writable(path: Path) -> None:
-    """Raises UsageError for a file that could not be written in the end."""
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(
-            f"--json {path} cannot be written",
-            "give a file in a folder that this user can write to",
-        )
 
 
 def contract(arguments: argparse.Namespace) -> int:

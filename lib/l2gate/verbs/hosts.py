@@ -139,6 +139,8 @@ def up(arguments: argparse.Namespace) -> int:
 def down(arguments: argparse.Namespace) -> int:
     """End what is named. Raises UsageError if nothing is."""
     there, console = {host.name: host for host in persistent_hosts()}, screen()
+    if arguments.all and arguments.names:
+        raise UsageError("--all and a name exclude each other", "leave one of them out")
     for name in arguments.names:
         if name not in there:
             raise UsageError(f"no host {name} is up", _up_are(there, name))

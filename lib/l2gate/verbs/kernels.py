@@ -15,7 +15,8 @@ from l2gate.verbs.screen import progress, screen
 def images(arguments: argparse.Namespace) -> int:
     """Fetch and build; a second call does nothing."""
     console = screen()
-    build_all(Timeline(progress(arguments, console, steps=True)), arguments.series)
+    series = [one.removeprefix("debian:") for one in arguments.series]
+    build_all(Timeline(progress(arguments, console, steps=True)), series)
     console.print("images and kernels are ready")
     return 0
 

@@ -14,6 +14,7 @@ from l2gate.bench.bench import preflight
 from l2gate.contract.judge import Verdict
 from l2gate.foundation.errors import UsageError
 from l2gate.foundation.events import Timeline
+from l2gate.foundation.files import check_file, check_folder
 from l2gate.foundation.settings import AUTO, Settings, nearest
 from l2gate.hosts import kinds
 from l2gate.hosts.kind import Can
@@ -25,7 +26,6 @@ from l2gate.matrix import observe as observation
 from l2gate.matrix.matrix import Matrix, fetch_kernel
 from l2gate.matrix.mutant import Mutant, all_mutants, read
 from l2gate.matrix.mutants import Mutants
-from l2gate.verbs.asking import check_writable
 from l2gate.verbs.screen import beside, screen
 from l2gate.verbs.verb import wanted
 
@@ -37,6 +37,7 @@ def matrix(arguments: argparse.Namespace) -> int:
     """Every kernel on every host."""
     settings = wanted(arguments)
     asked = cells.cells(arguments.kernels or cells.all_kernels(), _hosts(arguments.host))
+    check_folder(arguments.folder, "--folder")
     return Matrix(asked, arguments.folder, arguments.jobs, screen(), settings).run()
 
 
@@ -47,12 +48,14 @@ def mutants(arguments: argparse.Namespace) -> int:
     chosen = [mutant for mutant in chosen if mutant.host in hosts]
     if not chosen:
         raise UsageError("no mutant is for that host", "leave out --host")
+    check_folder(arguments.folder, "--folder")
     return Mutants(chosen, arguments.folder, arguments.jobs, screen(), settings).run()
 
 
 def eras(arguments: argparse.Namespace) -> int:
     """Every tree on every host."""
     settings = wanted(arguments)
+    check_folder(arguments.folder, "--folder")
     out = beside(arguments)
     asked, broken = from_trees.cells(arguments.trees, _hosts(arguments.host), out)
     matrix = Matrix(asked, arguments.folder, arguments.jobs, screen(), settings, name="eras")
@@ -76,13 +79,14 @@ def observe(arguments: argparse.Namespace) -> int:
     """What nobody promises."""
     settings = wanted(arguments)
     if arguments.json:
-        check_writable(arguments.json)
+        check_file(arguments.json, "--json")
     if settings.host == AUTO:
         settings = replace(settings, host=kinds.quickest(Can.BE_SPENT).name)
     kinds.require(settings.host, Can.BE_SPENT)
     if settings.kernel == AUTO:
         settings = replace(settings, kernel=_OBSERVED)
     preflight(settings)
+    check_folder(arguments.folder, "--folder")
     fetch_kernel(settings.kernel, Timeline())
     return observation.observe(settings, arguments.json, arguments.folder, screen())
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from l2gate.foundation import cache, debian
 from l2gate.foundation.deadline import Deadline
-from l2gate.foundation.errors import MissingPrerequisite
+from l2gate.foundation.errors import MissingPrerequisite, UsageError
 from l2gate.foundation.process import die_with_parent, run
 from l2gate.foundation.settings import Settings
 from l2gate.hosts.emulated import ramboot
@@ -43,14 +43,14 @@ class Bochs:
     def find(cls, settings: Settings) -> Bochs:
         """The one that the setting `bochs` names, or Debian trixie's from the suite root.
 
-        Raises MissingPrerequisite if it is not there.
+        Raises UsageError for one that is not there, MissingPrerequisite if Debian's is not.
         """
         root = debian.find(debian.SUITES[0]).path
         program = settings.bochs
         if program is None:
             return cls(root / "usr/bin/bochs-bin", root, own=False)
         if not os.access(program, os.X_OK) or program.is_dir():
-            raise MissingPrerequisite(
+            raise UsageError(
                 f"bochs = {program}: there is no such program",
                 "name a Bochs binary, or leave it out to use Debian's",
             )

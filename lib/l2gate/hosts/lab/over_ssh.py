@@ -41,8 +41,9 @@ class SshKind(LabKind):
 
     def check_access(self, settings: Settings) -> None:
         ssh_config.Name.parse(self.name)
-        if settings.ssh_config and not os.access(settings.ssh_config, os.R_OK):
-            raise UsageError(f"ssh_config = {settings.ssh_config} cannot be read",
+        config = settings.ssh_config
+        if config and (config.is_dir() or not os.access(config, os.R_OK)):
+            raise UsageError(f"ssh_config = {config} cannot be read",
                              "give a file that `ssh -F` accepts, or leave it out")  # fmt: skip
 
     def why_unreachable(self) -> str:
