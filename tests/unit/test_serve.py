@@ -747,7 +747,8 @@ def test_a_window_goes_on_where_the_one_before_has_left_it(job: str, helper: Pat
 def test_what_is_not_given_back_in_order_is_ended(job: str, helper: Path) -> None:
     one, program, unread = leased(job, helper)
     program.remote.send("state")  # and its answer is not read
-    time.sleep(0.2)
+    said = program.remote.channel._inlets[Frame.OUT]  # type: ignore[attr-defined]
+    soon().poll(lambda: bool(said.data))
     program.give_back("{}")
     three, _, held = leased(job, helper)
     three.close()  # a test that dies
