@@ -14,6 +14,7 @@ from l2gate.bench.bench import Bench
 from l2gate.contract.judge import Verdict
 from l2gate.foundation.errors import BenchError, L2gateError
 from l2gate.foundation.events import Event, StepEnded, Timeline
+from l2gate.foundation.guard import INTERRUPTED
 from l2gate.foundation.scratch import Scratch, left_behind
 from l2gate.foundation.settings import AUTO, Settings
 from l2gate.hosts import kinds
@@ -117,8 +118,12 @@ def _keep_template(settings: Settings) -> None:
 
 
 def _job(settings: Settings) -> tuple[Result, int]:
+    """Raises KeyboardInterrupt if it was interrupted: then so is what repeats it."""
     with Scratch("run") as folder:
-        return Job(settings, (), folder, folder / "timeline.jsonl").run(_silent)
+        result, code = Job(settings, (), folder, folder / "timeline.jsonl").run(_silent)
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    return result, code
 
 
 def _bare_boot(settings: Settings) -> dict[str, float]:
