@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -198,3 +199,29 @@ def test_make_hands_values_on_as_they_are() -> None:
     code, text = make("run", "KERNEL=debian:6.12+it's here.patch", "HOST=emulated-amd")
     assert code == 0
     assert """--kernel 'debian:6.12+it'\\''s here.patch'""" in text and "'emulated-amd'" in text
+
+
+def avocado(*words: str, **environment: str) -> tuple[int, str]:
+    """The exit code of `avocado WORDS`, and what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "avocado", *words],
+        env=os.environ | environment, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_section_that_is_not_read_is_refused(tmp_path: Path) -> None:
+    test = str(checkout() / "tests/injection/refused_always.py")
+    file = tmp_path / "mine.cfg"
+    for section in ("L2GATE", "l2gatee", "l2-gate"):
+        file.write_text(f"[{section}]\nhost = emulated-amd\n")
+        code, text = avocado("--config", str(file), "run", test, HOME=str(tmp_path))
+        assert code == USAGE and f"no section [{section}]" in text and "[l2gate]?" in text
+
+
+@pytest.mark.parametrize("words", [("--job-results-dir", "/proc/x"), ()])
+def test_results_that_cannot_be_written_are_told_first(words: tuple[str, ...]) -> None:
+    """Avocado's own traceback went to the same folder, and it ended with 1."""
+    test = str(checkout() / "tests/injection/refused_always.py")
+    code, text = avocado("run", *words, test, HOME="/proc/nowhere")
+    assert code == 2 and "the results cannot be written" in text and "Traceback" not in text
