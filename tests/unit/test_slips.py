@@ -140,6 +140,16 @@ def test_every_verb_tells_of_a_variable_that_says_nothing(
     assert code == USAGE and name in text and "L2GATE_CACHE" in text
 
 
+@pytest.mark.parametrize("verb", [("run", "--host", "emulated-amd", "--kernel"), ("matrix",)])
+def test_a_name_that_the_result_could_not_hold_is_refused(
+    verb: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / os.fsdecode(b"fix-\xff.patch")
+    file.write_text("")
+    code, text = said(capsys, *verb, f"debian:6.12+{file}")
+    assert code == USAGE and r"fix-\xff.patch is not in UTF-8" in text and "rename" in text
+
+
 def test_an_empty_test_is_not_all_tests(capsys: pytest.CaptureFixture[str]) -> None:
     code, text = said(capsys, "run", "--host", "emulated-amd", "")
     assert code == USAGE and "a test is empty" in text
