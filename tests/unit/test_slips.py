@@ -205,6 +205,27 @@ def test_make_does_not_ignore_what_was_meant_for_it(name: str) -> None:
     assert code == 2 and f"{name} in the environment is not read" in text
 
 
+def test_parallel_jobs_do_not_pass_the_set_up(tmp_path: Path) -> None:
+    """.venv is made by what `make apt` installs."""
+    for name in ("Makefile", "requirements-lock.txt", "lib/pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((checkout() / name).read_bytes())
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    log = tmp_path / "log"
+    for name, lines in {
+        "dpkg-query": f"sleep 0.05; echo apt >>{log}; echo ok installed",
+        "python": f'[ "$2" != venv ] || {{ echo venv >>{log}; exit 1; }}',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (programs / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    words = ["make", "-j8", "setup", f"PYTHON={programs}/python"]
+    subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True)
+    told = log.read_text().split()
+    assert told.count("venv") == 1 and told[-1] == "venv" and told.count("apt") > 10
+
+
 def test_make_hands_values_on_as_they_are() -> None:
     code, text = make("run", "KERNEL=debian:6.12+it's here.patch", "HOST=emulated-amd")
     assert code == 0
