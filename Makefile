@@ -67,6 +67,8 @@ OPTIONS = $(foreach v,$(filter $(TAKEN),$(GIVEN)),$(if $(FLAG_$v),$(FLAG_$v) $(c
 WORDS = $(foreach v,TESTS KERNELS MUTANTS TREES,$(if $(filter $v,$(GIVEN)),$($v)))
 
 .DEFAULT_GOAL := help
+# `make -j run` must not make .venv before `apt` has brought what makes it.
+.NOTPARALLEL:
 .PHONY: help setup apt venv images run test test-install doctor compare bench soak matrix mutants eras observe lint \
 	unit lock clean distclean
 

@@ -3,14 +3,18 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from l2gate.foundation.errors import UsageError
+from l2gate import cli
+from l2gate.foundation.errors import BenchError, UsageError
 from l2gate.foundation.files import check_file, check_folder, write_whole
+from l2gate.verbs import asking
 
 
 def test_what_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
@@ -58,3 +62,25 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="full"):
         write_whole(target, "after")
     assert target.read_text() == "before" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_verdict_is_told_though_its_file_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A disk that fills up during a run costs the file, not what the run has found."""
+
+    class Full:
+        def write(self, path: Path) -> None:
+            write_whole(path, "")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    told: list[object] = []
+    job = SimpleNamespace(run=lambda progress: (Full(), 1))
+    kind = SimpleNamespace(prepare_kernel=lambda settings, timeline: None)
+    monkeypatch.setattr(asking, "Job", lambda *_: job)
+    monkeypatch.setattr(asking, "preflight", lambda settings: None)
+    monkeypatch.setattr("l2gate.verbs.asking.kinds.find", lambda name: kind)
+    monkeypatch.setattr(asking, "show", lambda console, result, quiet: told.append(result))
+    with pytest.raises(BenchError, match="x could not be written: No space"):
+        cli.main(["run", "-q", "--json", str(tmp_path / "x")])
+    assert len(told) == 1

@@ -71,7 +71,6 @@ PATCH = """why
         "a+unpatched",
         "für Jörg/fix (2).patch",
         "a:b.patch",
-        "\udcff.patch",
     ],
 )
 def test_a_patch_may_have_any_name(

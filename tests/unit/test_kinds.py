@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 from l2gate.foundation.errors import UsageError
+from l2gate.foundation.events import Timeline
 from l2gate.foundation.settings import AUTO, BY_NAME, OPTIONS, resolve
 from l2gate.hosts import kinds
 from l2gate.hosts.kind import Can, Kind
@@ -104,3 +106,18 @@ def test_a_mutant_that_either_host_would_do_for_goes_to_the_quicker() -> None:
 
 def test_auto_is_a_kind_that_needs_no_hardware() -> None:
     assert Can.BOOT_KERNELS in kinds.find(AUTO).can
+
+
+@pytest.mark.parametrize("pattern", ["9.9", "[", "6.12"])
+def test_another_kernel_than_expected_is_told_before_it_boots(
+    pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By `run` and by `doctor`, which had said that the suite can run."""
+    toy = Toy(name="toy", what="", can=frozenset({Can.BOOT_KERNELS}), default_kernel="debian:6.12")
+    kernel = SimpleNamespace(release="6.12.118+deb13-amd64")
+    monkeypatch.setattr("l2gate.hosts.kind.prepare", lambda spec, timeline: kernel)
+    with pytest.raises(UsageError, match=r"debian:6\.12 is 6\.12\.118\+deb13-amd64, not "):
+        toy.prepare_kernel(resolve({"expect_kernel": pattern}), Timeline())
+    for asked in ({"expect_kernel": "6.12.*"}, {}):
+        prepared = toy.prepare_kernel(resolve(asked), Timeline())
+        assert prepared and prepared.release == kernel.release

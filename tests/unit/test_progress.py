@@ -103,6 +103,9 @@ def test_what_remains_is_told_once_it_is_known_from_an_earlier_job() -> None:
 def test_verbose_shows_each_step_and_case_and_quiet_none() -> None:
     text = shown(io.StringIO(), verbose=True)
     assert text.count("inject #GP(13)") == 300 and text.count(" ...\n") == 4 + 3 * 3
+    assert re.findall(r"test  (\S+)(?: of 3)?  (\S+):", text) == [
+        ("1", "A.test_a"), ("-", "B.test_b"), ("2", "C.test_c"), ("3", "D.test_d"),
+    ]  # fmt: skip
     assert shown(io.StringIO(), quiet=True) == ""
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,16 @@ def test_every_verb_tells_of_a_variable_that_says_nothing(
     assert code == USAGE and name in text and "L2GATE_CACHE" in text
 
 
+@pytest.mark.parametrize("verb", [("run", "--host", "emulated-amd", "--kernel"), ("matrix",)])
+def test_a_name_that_the_result_could_not_hold_is_refused(
+    verb: tuple[str, ...], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / os.fsdecode(b"fix-\xff.patch")
+    file.write_text("")
+    code, text = said(capsys, *verb, f"debian:6.12+{file}")
+    assert code == USAGE and r"fix-\xff.patch is not in UTF-8" in text and "rename" in text
+
+
 def test_an_empty_test_is_not_all_tests(capsys: pytest.CaptureFixture[str]) -> None:
     code, text = said(capsys, "run", "--host", "emulated-amd", "")
     assert code == USAGE and "a test is empty" in text
@@ -194,7 +205,54 @@ def test_make_does_not_ignore_what_was_meant_for_it(name: str) -> None:
     assert code == 2 and f"{name} in the environment is not read" in text
 
 
+def test_parallel_jobs_do_not_pass_the_set_up(tmp_path: Path) -> None:
+    """.venv is made by what `make apt` installs."""
+    for name in ("Makefile", "requirements-lock.txt", "lib/pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes((checkout() / name).read_bytes())
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    log = tmp_path / "log"
+    for name, lines in {
+        "dpkg-query": f"sleep 0.05; echo apt >>{log}; echo ok installed",
+        "python": f'[ "$2" != venv ] || {{ echo venv >>{log}; exit 1; }}',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\n{lines}\n")
+        (programs / name).chmod(0o755)
+    environment = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}"}
+    words = ["make", "-j8", "setup", f"PYTHON={programs}/python"]
+    subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True)
+    told = log.read_text().split()
+    assert told.count("venv") == 1 and told[-1] == "venv" and told.count("apt") > 10
+
+
 def test_make_hands_values_on_as_they_are() -> None:
     code, text = make("run", "KERNEL=debian:6.12+it's here.patch", "HOST=emulated-amd")
     assert code == 0
     assert """--kernel 'debian:6.12+it'\\''s here.patch'""" in text and "'emulated-amd'" in text
+
+
+def avocado(*words: str, **environment: str) -> tuple[int, str]:
+    """The exit code of `avocado WORDS`, and what it says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "avocado", *words],
+        env=os.environ | environment, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_section_that_is_not_read_is_refused(tmp_path: Path) -> None:
+    test = str(checkout() / "tests/injection/refused_always.py")
+    file = tmp_path / "mine.cfg"
+    for section in ("L2GATE", "l2gatee", "l2-gate"):
+        file.write_text(f"[{section}]\nhost = emulated-amd\n")
+        code, text = avocado("--config", str(file), "run", test, HOME=str(tmp_path))
+        assert code == USAGE and f"no section [{section}]" in text and "[l2gate]?" in text
+
+
+@pytest.mark.parametrize("words", [("--job-results-dir", "/proc/x"), ()])
+def test_results_that_cannot_be_written_are_told_first(words: tuple[str, ...]) -> None:
+    """Avocado's own traceback went to the same folder, and it ended with 1."""
+    test = str(checkout() / "tests/injection/refused_always.py")
+    code, text = avocado("run", *words, test, HOME="/proc/nowhere")
+    assert code == 2 and "the results cannot be written" in text and "Traceback" not in text

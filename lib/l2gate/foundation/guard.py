@@ -33,7 +33,7 @@ def guarded(body: Callable[[], int]) -> int:
         with _ending_is_an_interrupt():
             _take_standard_files()
             _tolerate_any_locale()
-            code = body()
+            code = _ended(body)
             sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -43,12 +43,20 @@ def guarded(body: Callable[[], int]) -> int:
     except BrokenPipeError:
         return _say(_FAULT, "what reads the output was closed before everything was said",
                     "read it to its end, or write it to a file")  # fmt: skip
-    except SystemExit as end:  # a library's: 1 is not for it to say
-        return end.code if isinstance(end.code, int) and end.code != 1 else _FAULT
     except Exception as error:
         return _say(_FAULT, *told(error))
     finally:
         _give_up_stdout()
+
+
+def _ended(body: Callable[[], int]) -> int:
+    """The exit code of ``body``, however it ends itself."""
+    try:
+        return body()
+    except SystemExit as end:  # a library's: 1 is not for it to say
+        if end.code is None:
+            return 0
+        return end.code if isinstance(end.code, int) and end.code != 1 else _FAULT
 
 
 def told(error: Exception) -> tuple[str, str]:

@@ -230,6 +230,7 @@ class Option:
                 f"{self.name} is empty",
                 f"is a variable not set? leave {self.name} out, or give it a value",
             )
+        refuse_odd_letters(self.name, text)
         if self.choices and text not in self.choices:
             raise UsageError(f"{self.name} = {text!r} is not known", nearest(text, self.choices))
         if self.type is bool:
@@ -285,6 +286,16 @@ def resolve(*sources: Mapping[str, Any]) -> Settings:
         text = next((option.text(value) for value in given if value is not None), None)
         values[option.name] = option.value if text is None else option.parse(text)
     return Settings(**values)
+
+
+def refuse_odd_letters(what: str, text: str) -> None:
+    """Raises UsageError for bytes that are no text: the result, which is JSON, could not name
+    them."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        told = os.fsencode(text).decode(errors="backslashreplace")
+        raise UsageError(f"{what} = {told} is not in UTF-8", "rename the file") from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

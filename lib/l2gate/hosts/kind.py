@@ -17,6 +17,7 @@ from l2gate.foundation.settings import AUTO, Settings
 from l2gate.hosts.checks import Check
 from l2gate.hosts.host import Host, HostContext
 from l2gate.hosts.lab.access import Lab
+from l2gate.hosts.lab.prerequisites import kernel_matches
 from l2gate.kernels.kernel import KernelUnderTest, prepare
 from l2gate.vendors.vendor import Vendor
 
@@ -93,9 +94,15 @@ class Kind(ABC):
 
     def prepare_kernel(self, settings: Settings, timeline: Timeline) -> KernelUnderTest | None:
         """The kernel to boot, built now if need be. Raises KernelSpecError, also for one that
-        lacks what the host needs."""
+        lacks what the host needs, and UsageError for one that `expect_kernel` does not mean."""
         spec = self.kernel_spec(settings)
-        return prepare(spec, timeline) if spec else None
+        kernel = prepare(spec, timeline) if spec else None
+        if kernel and not kernel_matches(kernel.release, settings.expect_kernel):
+            raise UsageError(
+                f"{spec} is {kernel.release}, not {settings.expect_kernel}",
+                "name another kernel, or leave expect_kernel out: it is for lab hosts",
+            )
+        return kernel
 
     def open(self, settings: Settings, for_what: str) -> Lab:
         """A machine that is there, to look at it or to work on it; close it. Raises UsageError for

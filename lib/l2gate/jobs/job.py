@@ -63,6 +63,8 @@ class Job:
         start, began = time.monotonic(), provenance.here()
         environment = options.child_environment(self._wanted)
         environment[TIMELINE_VARIABLE] = str(self._timeline)
+        if "TMPDIR" not in environment:  # the tests' processes leave empty folders there
+            environment["TMP"] = str(self._folder)
         if self._bench:
             environment[BENCH_VARIABLE] = str(self._bench)
         command = [sys.executable, "-m", "avocado", "run", *self._tests]

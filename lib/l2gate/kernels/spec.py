@@ -12,7 +12,7 @@ from pathlib import Path
 
 from l2gate.foundation.debian import SUITES, Suite, suite_of
 from l2gate.foundation.errors import KernelSpecError
-from l2gate.foundation.settings import checkout, path_of
+from l2gate.foundation.settings import checkout, path_of, refuse_odd_letters
 from l2gate.kernels.patch import Patch
 
 #: The named variants, as patches applied in this order.
@@ -52,6 +52,7 @@ KernelSpec = DebianSpec | DirSpec
 def parse(text: str) -> KernelSpec:
     """What ``text`` names. Raises KernelSpecError with cause and hint, MissingPrerequisite if a
     patch cannot be read as git is not installed."""
+    refuse_odd_letters("kernel", text)
     kind, _, rest = text.partition(":")
     if kind == "debian" and rest:
         series, *parts = rest.split("+")

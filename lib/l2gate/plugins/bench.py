@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import configparser
+import difflib
 import json
 import os
 import signal
@@ -197,12 +198,22 @@ def _parameters(config: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): str(value) for name, value in given}
 
 
+def _is_like(section: str) -> bool:
+    """Whether that was meant for l2gate."""
+    return bool(difflib.get_close_matches(section.casefold(), [options.SECTION], 1, 0.8))
+
+
 def _section(config: Mapping[str, Any]) -> dict[str, str]:
     """What the section [l2gate] of Avocado's configuration says; an empty value of an option that
     has no default says nothing. Raises UsageError for a key that is no option's."""
     for path in settings.config_paths:
         parser = configparser.ConfigParser(interpolation=None)
         parser.read(path)
+        for section in parser.sections():
+            if section != options.SECTION and _is_like(section):
+                raise UsageError(
+                    f"{path}: there is no section [{section}]", f"did you mean [{options.SECTION}]?"
+                )
         for key in parser.options(options.SECTION) if options.SECTION in parser else ():
             if key not in options.BY_NAME:
                 raise UsageError(

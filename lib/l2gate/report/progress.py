@@ -153,13 +153,16 @@ class Progress:
     def _verdict(self, event: VerdictReached) -> None:
         test, verdict = event.test, event.verdict
         took, self._test_since = max(0.0, event.at - self._test_since), event.at
-        if test not in self._planned and self._planned and not self._verbose:
+        counts = test in self._planned or not self._planned
+        if not counts and not self._verbose:
             return
-        self._concluded.append(test)
         told = f"{verdict}{self._count(test, verdict)}"
         if verdict != Verdict.SKIP:  # why is said in the end, once
             told += f", {took:.1f} s"
-        number = f"{len(self._concluded)} of {max(len(self._planned), len(self._concluded))}"
+        number = "-"  # one of another contract
+        if counts:
+            self._concluded.append(test)
+            number = f"{len(self._concluded)} of {max(len(self._planned), len(self._concluded))}"
         self._line("test", f"{number}  {test}: {told}; {self._clock()}", COLOURS[verdict])
 
     def _count(self, test: str, verdict: str) -> str:

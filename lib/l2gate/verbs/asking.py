@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from l2gate.bench import oracle
 from l2gate.bench.bench import preflight
-from l2gate.foundation.errors import MissingPrerequisite
+from l2gate.foundation.errors import BenchError, MissingPrerequisite
 from l2gate.foundation.events import FileSink, Timeline
 from l2gate.foundation.files import check_file
 from l2gate.foundation.scratch import Scratch
@@ -35,9 +35,16 @@ def run(arguments: argparse.Namespace) -> int:
             kinds.find(settings.host).prepare_kernel(settings, with_console)
         job = Job(settings, tests, folder, timeline)
         result, code = job.run(shown)
-    if arguments.json:  # first: what reads the screen may be gone
-        result.write(arguments.json)
-    show(console, result, quiet=arguments.quiet)
+    try:
+        if arguments.json:  # first: what reads the screen may be gone
+            result.write(arguments.json)
+    except OSError as error:
+        raise BenchError(
+            f"--json {arguments.json} could not be written: {error.strerror}",
+            "free space there; the verdict above stands",
+        ) from None
+    finally:
+        show(console, result, quiet=arguments.quiet)
     return code
 
 
