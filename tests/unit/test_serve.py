@@ -57,8 +57,12 @@ def victim(connection: ServeConnection, helper: Path) -> tuple[Remote, int]:
 
 def group(leader: int) -> list[int]:
     """Those that are alive of its group."""
-    found = subprocess.run(["pgrep", "-g", str(leader)], stdout=-1, text=True).stdout
-    return [int(word) for word in found.split() if alive(int(word))]
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if os.getpgid(int(folder.name)) == leader and alive(int(folder.name)):
+                found.append(int(folder.name))
+    return found
 
 
 def gone(pid: int) -> bool:
