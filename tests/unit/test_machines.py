@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,6 +111,43 @@ def test_elsewhere_all_go_on_one(
 def test_where_a_second_is_not_to_be_had_the_first_serves(tmp_path: Path) -> None:
     both = made(tmp_path, Recorded(has_another=False))
     assert both.place(ALONE) == tmp_path / "bench.json"
+
+
+def test_where_a_second_is_not_to_be_had_all_take_turns_on_the_first(tmp_path: Path) -> None:
+    bench = Recorded(has_another=False)
+    both, begun = made(tmp_path, bench), list[str]()
+
+    async def run(name: str) -> None:
+        assert await both.begin(name) == tmp_path / "bench.json"
+        begun.append(name)
+
+    async def job() -> None:
+        first, *others = [asyncio.create_task(run(name)) for name in (WITH_L1, ALONE, ALONE_TOO)]
+        await asyncio.sleep(0)
+        for name in (WITH_L1, ALONE, ALONE_TOO):
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert begun[-1] == name
+            both.ended(name)
+        await asyncio.gather(first, *others)
+
+    asyncio.run(job())
+    assert begun == [WITH_L1, ALONE, ALONE_TOO] and bench.asked == ["another"]
+
+
+def test_side_by_side_a_test_waits_for_its_own_machine_alone(tmp_path: Path) -> None:
+    both = made(tmp_path, Recorded())
+
+    async def job() -> None:
+        assert await both.begin(WITH_L1) == tmp_path / "bench.json"
+        assert await both.begin(ALONE) == tmp_path / "beside.json"
+        waiting = asyncio.create_task(both.begin(ALONE_TOO))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        both.ended(ALONE)
+        assert await waiting == tmp_path / "beside.json"
+
+    asyncio.run(job())
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ class BenchPlugin(JobPre, JobPost):  # type: ignore[misc]
         self._machines = Machines(
             self._bench, folder, self._timeline, planned, beside=wanted.side_by_side
         )
-        os.environ[BENCH_VARIABLE] = str(folder / "bench.json")
+        os.environ[BENCH_VARIABLE] = str(self._machines.main)
         spawner.machines = self._machines
         if self._machines.count > 1:
             for suite in job.test_suites:

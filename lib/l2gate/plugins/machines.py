@@ -37,18 +37,32 @@ class Machines:
         self._other: Bench | None = None
         self._left = sum(self._goes_beside(known_tests().get(name)) for name in tests)
         self._turns: dict[bool, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._held: dict[str, asyncio.Lock] = {}
         #: The last test that ran on the bench's machine, if it may have stopped L1 for good.
         self._spoiler = ""
-        bench.save(self._main)
+        bench.save(self.main)
 
     @property
-    def _main(self) -> Path:
+    def main(self) -> Path:
+        """The bench that serves whoever has no machine of its own."""
         return self._folder / "bench.json"
 
     @property
     def count(self) -> int:
         """How many tests may run at a time."""
         return 2 if self._beside else 1
+
+    async def begin(self, name: str) -> Path:
+        """Wait until a test may run, and make the bench ready that it is to use; `ended` gives its
+        turn to the next. In the main thread. Raises L2gateError."""
+        while True:
+            turn = self.turn(name)
+            await turn.acquire()
+            self._held[name] = turn
+            place = self.place(name)
+            if turn is self.turn(name):
+                return place
+            self._held.pop(name).release()  # there is no second machine: it goes with the others
 
     def turn(self, name: str) -> asyncio.Lock:
         """What a test holds as long as it runs: the machine that it goes on."""
@@ -59,18 +73,23 @@ class Machines:
         main thread. Raises L2gateError."""
         test = known_tests().get(name)
         if self._goes_beside(test):
+            beside = self._folder / "beside.json"
             if self._other is None:
                 self._other = self._bench.another(self._folder / "beside")
+                if self._other:
+                    self._other.save(beside)
             if self._other:
-                self._other.save(self._folder / "beside.json")
-                return self._folder / "beside.json"
+                return beside
+            self._beside = False
         elif test:
             self._renew(test)
-        return self._main
+        return self.main
 
     def ended(self, name: str) -> None:
-        """A test has. Nobody needs the second machine after the last of its tests; an emulator that
-        idles still takes a processor."""
+        """A test has, or it needs no machine. Nobody needs the second one after the last of its
+        tests; an emulator that idles still takes a processor."""
+        if turn := self._held.pop(name, None):
+            turn.release()
         if self._goes_beside(known_tests().get(name)):
             self._left -= 1
             if not self._left:
@@ -88,7 +107,7 @@ class Machines:
         """Without a template a test starts L1 anew itself, which takes ten times as long."""
         spoiler, self._spoiler = self._spoiler, ""
         if spoiler and test.needs_l1 and not self._was_skipped(spoiler) and self._bench.renew():
-            self._bench.save(self._main)
+            self._bench.save(self.main)
         if test.test.spoils_l1_under == self._bench.contract:
             self._spoiler = test.sentence
 

@@ -15,7 +15,6 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from typing import Any
@@ -65,47 +64,38 @@ class Spawner(ProcessSpawner):  # type: ignore[misc]
 
     async def spawn_task(self, runtime_task: Any) -> bool:
         task = runtime_task.task
-        if why := _why_no_process(sentence(task.runnable.uri)):
-            if machines:
-                machines.ended(sentence(task.runnable.uri))
+        name = sentence(task.runnable.uri)
+        if why := _why_no_process(name):
+            _test_ended(name)
             self.create_task_output_dir(runtime_task)
             runtime_task.spawner_handle = _Ended()
             _skip(task, why, self._repository(task))
             return True
         if task.runnable.kind != _KIND:
             return bool(await super().spawn_task(runtime_task))
-        name = sentence(task.runnable.uri)
         self.create_task_output_dir(runtime_task)
         environment = dict(os.environ)
-        turn = machines.turn(name) if machines else asyncio.Lock()
-        await turn.acquire()
-
-        def ended() -> None:
-            turn.release()
-            if machines:
-                machines.ended(name)
-
         try:
             if machines:
-                environment[BENCH_VARIABLE] = str(machines.place(name))
-            forked = self._forked(task, environment, ended)
+                environment[BENCH_VARIABLE] = str(await machines.begin(name))
+            forked = self._forked(task, environment)
         except L2gateError as error:
-            ended()
+            _test_ended(name)
             runtime_task.spawner_handle = _Ended()
             _tell_broken(task, str(error), self._repository(task))
             return True
         except BaseException:
-            turn.release()
+            _test_ended(name)
             raise
         runtime_task.spawner_handle = ProcessSpawnerHandle(forked)
         return True
 
-    def _forked(self, task: Any, environment: dict[str, str], ended: Callable[[], None]) -> _Forked:
+    def _forked(self, task: Any, environment: dict[str, str]) -> _Forked:
         prepare()  # a job of other tests has not yet
         context = multiprocessing.get_context("forkserver")
         process = context.Process(target=_run, args=(task, environment))
         process.start()
-        return _Forked(process, task, self._repository(task), ended)
+        return _Forked(process, task, self._repository(task))
 
     async def terminate_task(self, runtime_task: Any) -> bool:
         if isinstance(runtime_task.spawner_handle, _Ended):
@@ -116,6 +106,12 @@ class Spawner(ProcessSpawner):  # type: ignore[misc]
         """Where Avocado's runner of that task's suite keeps what tasks have said."""
         runners = [suite.runner for suite in self._job.test_suites]
         return next(r.status_repo for r in runners if str(task.identifier) in r.tsm.tasks_by_id)
+
+
+def _test_ended(name: str) -> None:
+    """A test's machine is free."""
+    if machines:
+        machines.ended(name)
 
 
 def _why_no_process(name: str) -> str | None:
@@ -133,12 +129,8 @@ def _why_no_process(name: str) -> str | None:
 class _Forked:
     """A fork of the fork server, as Avocado's spawner handles a process of asyncio's."""
 
-    def __init__(
-        self, process: ForkServerProcess, task: Any, repository: Any, ended: Callable[[], None]
-    ) -> None:
-        """``ended`` is called once it has."""
+    def __init__(self, process: ForkServerProcess, task: Any, repository: Any) -> None:
         self._process, self._task, self._repository = process, task, repository
-        self._at_end = ended
         self._terminated = False
         loop = asyncio.get_running_loop()
         self._ended: asyncio.Future[int] = loop.create_future()
@@ -148,7 +140,7 @@ class _Forked:
         asyncio.get_running_loop().remove_reader(self._process.sentinel)
         self._process.join()
         assert self._process.exitcode is not None
-        self._at_end()
+        _test_ended(sentence(self._task.runnable.uri))
         self._ended.set_result(self._process.exitcode)
 
     async def wait(self) -> int:
