@@ -51,6 +51,21 @@ class Channel(Protocol):
     def close(self) -> None: ...
 
 
+class Ending:
+    """How what runs on a channel has ended, named as paramiko names it."""
+
+    def __init__(self) -> None:
+        self.exit_status = -1
+        self.status_event = threading.Event()
+
+    def exit_status_ready(self) -> bool:
+        return self.status_event.is_set()
+
+    def recv_exit_status(self) -> int:
+        self.status_event.wait()
+        return self.exit_status
+
+
 class Starter(Protocol):
     """Where a program can be started that stays."""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError
-from l2gate.transport.connection import Connection
+from l2gate.transport.connection import Connection, Ending
 
 #: Seconds for a program to end by itself once its stdin is closed.
 _GRACE_SECONDS = 2.0
@@ -36,12 +36,11 @@ class LocalConnection(Connection):
             raise BenchError(f"{self.level}: no connection to {address}:{port}: {error}") from error
 
 
-class LocalChannel:
+class LocalChannel(Ending):
     """What l2gate uses of a paramiko.Channel, for a command on this machine."""
 
     def __init__(self) -> None:
-        self.exit_status = -1
-        self.status_event = threading.Event()
+        super().__init__()
         self._timeout: float | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -87,13 +86,6 @@ class LocalChannel:
     def recv_stderr(self, size: int) -> bytes:
         stderr: Any = self._running.stderr
         return bytes(os.read(stderr.fileno(), size))
-
-    def exit_status_ready(self) -> bool:
-        return self.status_event.is_set()
-
-    def recv_exit_status(self) -> int:
-        self.status_event.wait()
-        return self.exit_status
 
     def close(self) -> None:
         """Hang up as an SSH server does: a program of ours ends at the end of its stdin."""

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError
-from l2gate.transport.connection import Channel, Connection, why_ended
+from l2gate.transport.connection import Channel, Connection, Ending, why_ended
 
 PROTOCOL = 1
 #: Bytes of each direction of a stream that may be under way.
@@ -250,10 +250,11 @@ class _Inlet:
         self.total, self.read = 0, 0
 
 
-class StreamChannel:
+class StreamChannel(Ending):
     """What l2gate uses of a paramiko.Channel, as one stream of a `serve`."""
 
     def __init__(self, owner: ServeConnection) -> None:
+        super().__init__()
         self._owner, self._stream = owner, 0
         self._conversation: Conversation | None = None
         self._changed = threading.Condition()
@@ -264,8 +265,6 @@ class StreamChannel:
         self._note: str | None = None
         #: Why it is lost; empty as long as it is not.
         self.cause = ""
-        self.exit_status = -1
-        self.status_event = threading.Event()
 
     def exec_command(self, command: str) -> None:
         """Raises BenchError."""
@@ -355,13 +354,6 @@ class StreamChannel:
 
     def recv_stderr(self, size: int) -> bytes:
         return self._recv(Frame.ERR, size, None)
-
-    def exit_status_ready(self) -> bool:
-        return self.status_event.is_set()
-
-    def recv_exit_status(self) -> int:
-        self.status_event.wait()
-        return self.exit_status
 
     def close(self) -> None:
         """What runs there is ended, if it has not ended by itself at the end of its stdin."""
