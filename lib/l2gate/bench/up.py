@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import select
 import shutil
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError, UsageError
 from l2gate.foundation.events import FileSink, Timeline
 from l2gate.foundation.guard import guarded
+from l2gate.foundation.process import end_other
 from l2gate.foundation.scratch import Scratch
 from l2gate.foundation.settings import Settings, child_environment
 from l2gate.hosts import kinds
@@ -26,6 +26,7 @@ from l2gate.hosts.persistent import PersistentHost, announce, born_at, home, per
 from l2gate.images import build
 
 _UP_SECONDS = 600
+_DOWN_SECONDS = 30.0
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
@@ -95,20 +96,10 @@ def _wait(
 
 def down(host: PersistentHost) -> None:
     """End a host and see that its owner is gone. Raises BenchError if it does not go."""
-    try:
-        descriptor = os.pidfd_open(host.owner)
-    except ProcessLookupError:
-        return
-    try:
-        if host.alive:
-            signal.pidfd_send_signal(descriptor, signal.SIGTERM)
-            if not select.select([descriptor], [], [], 30.0)[0]:
-                raise BenchError(
-                    f"{host.name}: its owner, process {host.owner}, does not exit",
-                    "kill that process",
-                )
-    finally:
-        os.close(descriptor)
+    if not end_other(host.owner, lambda: host.alive, signal.SIGTERM, _DOWN_SECONDS):
+        raise BenchError(
+            f"{host.name}: its owner, process {host.owner}, does not exit", "kill that process"
+        )
     shutil.rmtree(host.folder, ignore_errors=True)
 
 

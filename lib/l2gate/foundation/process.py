@@ -10,7 +10,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,23 @@ def start_logged(
             start_new_session=True,
             preexec_fn=die_with_parent(signal.SIGTERM),
         )
+
+
+def end_other(pid: int, is_it: Callable[[], bool], number: signal.Signals, seconds: float) -> bool:
+    """Send a signal to a process that is no child of this one, if ``is_it`` says that the number
+    still means it. Whether it has ended within that time."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if not is_it():
+            return True
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, number)
+        return bool(select.select([descriptor], [], [], seconds)[0])
+    finally:
+        os.close(descriptor)
 
 
 def end_with(pid: int) -> None:

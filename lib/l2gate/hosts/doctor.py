@@ -15,6 +15,7 @@ from pathlib import Path
 from l2gate.foundation import cache, debian
 from l2gate.foundation.errors import L2gateError
 from l2gate.foundation.events import Timeline
+from l2gate.foundation.memory import available_memory
 from l2gate.foundation.settings import Settings, cache_dir, state_dir
 from l2gate.hosts import kinds
 from l2gate.hosts.checks import Check, failed
@@ -138,8 +139,7 @@ def _room(what: str, folder: Path, need: int, variable: str, *, make: bool = Tru
 
 
 def _memory(need: int) -> Check:
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) >> 10 for line in lines if line.startswith("MemAvailable"))
+    free = available_memory() >> 20
     hint = f"free {need} MB: an emulated L0 takes so much"
     return Check("controller", "memory", f"{free} MB available", free >= need, hint)
 

@@ -52,11 +52,13 @@ def home() -> Path:
 
 
 def born_at(pid: int) -> str:
-    """When a process was started; empty if there is none."""
+    """When a process was started; empty if there is none, or if it has ended and only its parent
+    has not taken note of it yet (proc(5): stat)."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if state in "ZX" else fields[18]
 
 
 def config_of(name: str) -> Path | None:

@@ -13,7 +13,6 @@ import fcntl
 import functools
 import json
 import os
-import select
 import shutil
 import signal
 import tempfile
@@ -26,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from l2gate.foundation.errors import BenchError
+from l2gate.foundation.memory import available_memory
+from l2gate.foundation.process import end_other
 from l2gate.foundation.settings import state_dir
 from l2gate.hosts.persistent import born_at
 
@@ -34,6 +35,7 @@ MOST = 24
 #: Bytes that must be left for others, of memory and of the disk, before one more is kept.
 LEFT_FREE = 3 << 30
 
+_END_SECONDS = 30.0
 _RECORD = "template.json"
 _DRAFT, _OWNER = ".draft-", "owner"
 
@@ -169,13 +171,8 @@ def kept() -> list[Template]:
 
 def end(template: Template) -> None:
     """End the process that waits for it, if there is one."""
-    if template.parked and template.alive:
-        with suppress(ProcessLookupError):
-            descriptor = os.pidfd_open(template.parked)
-            if template.alive:  # it is that process which the descriptor means
-                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-                select.select([descriptor], [], [])
-            os.close(descriptor)
+    if template.parked:
+        end_other(template.parked, lambda: template.alive, signal.SIGKILL, _END_SECONDS)
 
 
 def forget(template: Template) -> None:
@@ -199,10 +196,8 @@ def make_room() -> bool:
 
 def _free() -> int:
     """Bytes, of memory or of the disk, whichever there is less of."""
-    table = Path("/proc/meminfo").read_text().split("\n")
-    available = next((line.split()[1] for line in table if line.startswith("MemAvailable:")), "0")
     home().mkdir(parents=True, exist_ok=True, mode=0o700)
-    return min(int(available) << 10, shutil.disk_usage(home()).free)
+    return min(available_memory(), shutil.disk_usage(home()).free)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from pathlib import Path
 from l2gate.foundation import cache
 from l2gate.foundation.deadline import Deadline
 from l2gate.foundation.errors import BenchError
-from l2gate.foundation.process import run
+from l2gate.foundation.process import end_other, run
 from l2gate.hosts.persistent import born_at
 from l2gate.images import userland
 
@@ -185,12 +185,8 @@ class Parked:
 
     @property
     def alive(self) -> bool:
-        """Not so if only its parent, process 1, has not taken note yet that it has ended."""
-        try:
-            state, *fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            return False
-        return state not in "ZX" and fields[18] == self.born
+        """Whether it is there; born_at knows those that have ended."""
+        return bool(self.born) and born_at(self.pid) == self.born
 
     @property
     def console(self) -> Path:
@@ -248,9 +244,8 @@ class Parked:
             with self._client(asked) as client:
                 _ask(client, "end", (), "ended", asked)
         except BenchError:
-            if self.alive:  # it does not listen
-                with suppress(ProcessLookupError):
-                    os.kill(self.pid, signal.SIGKILL)
+            # It does not listen.
+            end_other(self.pid, lambda: self.alive, signal.SIGKILL, deadline.remaining)
         deadline.poll(lambda: not self.alive, 0.01)
         shutil.rmtree(self.folder, ignore_errors=True)
 
