@@ -72,9 +72,9 @@ class Bench:
         self._images: build.Images | None = None
         self._kernel: KernelUnderTest | None = None
         self._template: Template | None = None
-        #: An L1 that was put aside on L0, and what the KVM offered it that it has run on.
+        #: An L1 that was put aside on L0, for another KVM to go on with.
         self._saved: SavedL1 | None = None
-        self._saved_under = ""
+        #: What L0's KVM offers a guest.
         self._offer = ""
         self._l1_count = 0
         #: How many machines there have been, one after another.
@@ -98,6 +98,12 @@ class Bench:
             bench.down()
             raise
         return bench
+
+    @classmethod
+    def once(cls, settings: Settings, timeline: Timeline, *, l1: bool = True) -> None:
+        """Come up and go down again, for what that leaves or tells. Raises L2gateError."""
+        with Scratch("once") as folder:
+            cls.up(settings, folder, folder / "consoles", timeline, l1=l1).down()
 
     def save(self, path: Path) -> None:
         assert self._facts is not None
@@ -234,12 +240,11 @@ class Bench:
         """From a template of this kernel, if there is one and `fresh` does not forbid it; else by a
         boot, after which it is kept as one."""
         host = self._make_host()
-        keeps = l1 and self.settings.warm and templates.make_room()
         if not isinstance(host, TemplateCapable) or self.settings.fresh:
             self._boot(host, l1)
         elif template := templates.find(host.template_key):
             self._or_anew(lambda: self._resume(host, template, l1), template, l1)
-        elif not keeps:
+        elif not (l1 and self.settings.warm and templates.make_room()):
             self._boot(host, l1)
         elif source := self._source():
             self._or_anew(lambda: self._port(source), None, l1)
@@ -367,16 +372,16 @@ class Bench:
 
     def _put_l1_aside(self, host: Host) -> None:
         """Save the L1 that is there, once, for another KVM to go on with."""
-        if self._saved is None and isinstance(host, TemplateCapable):
-            with self.timeline.step("L1", "L1 is saved", "l1"):
-                if self._vm is None and self._template:
-                    self._vm = L1Vm(host, *self._l1_places())
-                    self._vm.adopt(self._template.folder, self._template.about, runs=False)
-                    self._offer = str(self._template.about["offer"])
-                if self._vm:
-                    self._close_connections()
-                    self._saved, self._vm = self._vm.save(), None
-                    self._saved_under = self._offer
+        if self._saved or not isinstance(host, TemplateCapable) or not (self._vm or self._template):
+            return
+        with self.timeline.step("L1", "L1 is saved", "l1"):
+            if self._vm is None and self._template:
+                self._vm = L1Vm(host, *self._l1_places())
+                self._vm.adopt(self._template.folder, self._template.about, runs=False)
+                self._offer = str(self._template.about["offer"])
+            assert self._vm is not None
+            self._close_connections()
+            self._saved, self._vm = self._vm.save(self._offer), None
 
     def _told_kernel(self, kernel: KernelDescription) -> None:
         self.timeline.record(KernelFound(level="L0", text=kernel.spec, kernel=kernel))
@@ -437,42 +442,37 @@ class Bench:
         return places
 
     def _boot_l1(self, host: Host, l0: L0) -> Returning:
-        assert self._images is not None
-        helper = self._images.helper
         honest_since = l0.vendor.honest_msrs_since
         if Can.BE_SPENT in self.kind.can and honest_since and not l0.steps[honest_since]:
             deadline = host.budget.deadline("L0 ignores MSRs that it does not know", 10)
             host.connection.run("echo 1 >/sys/module/kvm/parameters/ignore_msrs", deadline)
         with self.timeline.step("L1", "QEMU on L0 boots the L1 VM", "l1"):
-            folder, logs = self._l1_places()
-            self._vm = L1Vm(host, folder, logs)
-            saved = self._saved if self._saved_under == self._offer else None
-            endpoint = self._vm.restore(saved) if saved else self._vm.boot()
-            version = self._vm.version
-            self.timeline.record(L1QemuFound(level="L0", text=version, version=version))
-            self._l1 = _returning(host, l0, endpoint, helper, there=saved is not None)
-            return self._l1
+            vm = self._vm = L1Vm(host, *self._l1_places())
+            saved = self._saved
+            if saved and saved.offer == self._offer:
+                return self._reach_l1(host, l0, vm, vm.restore(saved), has_helper=True)
+            return self._reach_l1(host, l0, vm, vm.boot(), has_helper=False)
 
     def _adopt_l1(self, host: Host, l0: L0, template: Template) -> Returning:
         """The L1 of a template; it has the helper, until it starts anew."""
-        assert self._images is not None
         with self.timeline.step("L1", "L1 goes on", "l1"):
-            self._vm = L1Vm(host, *self._l1_places())
-            endpoint = self._vm.adopt(template.folder, template.about)
-            version = self._vm.version
-            self.timeline.record(L1QemuFound(level="L0", text=version, version=version))
-            self._l1 = _returning(host, l0, endpoint, self._images.helper, there=True)
-            return self._l1
+            vm = self._vm = L1Vm(host, *self._l1_places())
+            endpoint = vm.adopt(template.folder, template.about)
+            return self._reach_l1(host, l0, vm, endpoint, has_helper=True)
 
+    def _reach_l1(
+        self, host: Host, l0: L0, vm: L1Vm, endpoint: Endpoint, *, has_helper: bool
+    ) -> Returning:
+        """L1's connection, made anew when L1 has started anew; then it has the helper no more."""
+        assert self._images is not None
+        helper, brings = self._images.helper, iter((not has_helper,))
+        self.timeline.record(L1QemuFound(level="L0", text=vm.version, version=vm.version))
 
-def _returning(host: Host, l0: L0, endpoint: Endpoint, helper: Path, *, there: bool) -> Returning:
-    """L1's connection, made anew when L1 has started anew. The helper is ``there`` until then."""
-    brings = iter((not there,))
+        def connect() -> SshConnection:
+            return _equip_l1(host, l0, endpoint, helper if next(brings, True) else None)
 
-    def connect() -> SshConnection:
-        return _equip_l1(host, l0, endpoint, helper if next(brings, True) else None)
-
-    return Returning("L1", connect)
+        self._l1 = Returning("L1", connect)
+        return self._l1
 
 
 class _NoTemplate(BenchError):

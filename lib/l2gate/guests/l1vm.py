@@ -98,10 +98,12 @@ def _endpoint(port: int, key_file: Path, host_key: str) -> Endpoint:
 
 @dataclass(frozen=True)
 class SavedL1:
-    """An L1 whose state was put aside on L0; ``console`` is what it had said."""
+    """An L1 whose state was put aside on L0. ``console`` is what it had said, ``offer`` what the
+    KVM offered it that it has run on (the helper's `probe`)."""
 
     endpoint: Endpoint
     console: str
+    offer: str
 
 
 class L1Vm:
@@ -156,7 +158,7 @@ class L1Vm:
         self.pid = int(self._connection.run(["cat", self.places.pid], deadline).stdout)
         return port
 
-    def save(self) -> SavedL1:
+    def save(self, offer: str) -> SavedL1:
         """Put its state aside on L0, beside its RAM, and end QEMU. Only for one whose RAM is a
         file that it writes to: one that `boot` has started. Raises L2gateError."""
         assert self._endpoint is not None
@@ -165,7 +167,7 @@ class L1Vm:
             migration.send(monitor, f"cat >{self.places.state}", deadline)
         console = self.console.text()
         self.close()
-        return SavedL1(self._endpoint, console)
+        return SavedL1(self._endpoint, console, offer)
 
     def restore(self, saved: SavedL1) -> Endpoint:
         """Go on with an L1 that was saved on this host, as often as one likes: its RAM is only

@@ -113,8 +113,7 @@ def bench(settings: Settings, runs: int, console: Console) -> int:
 def _keep_template(settings: Settings) -> None:
     """So that the first job is like the others."""
     if settings.warm and not settings.fresh and kinds.find(settings.host).boots:
-        with Scratch("warm") as folder:
-            Bench.up(settings, folder, folder / "consoles", Timeline()).down()
+        Bench.once(settings, Timeline())
 
 
 def _job(settings: Settings) -> tuple[Result, int]:
@@ -131,9 +130,7 @@ def _bare_boot(settings: Settings) -> dict[str, float]:
     if not kinds.find(settings.host).boots:
         return {}
     events: list[Event] = []
-    with Scratch("bare") as folder:
-        fresh = replace(settings, fresh=True)
-        Bench.up(fresh, folder, folder / "consoles", Timeline(events.append), l1=False).down()
+    Bench.once(replace(settings, fresh=True), Timeline(events.append), l1=False)
     return {
         "bare": sum(e.seconds for e in events if isinstance(e, StepEnded) and e.phase == "host")
     }

@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 
-from l2gate.bench.bench import Bench, preflight
-from l2gate.foundation.scratch import Scratch
+from l2gate.bench.bench import Bench
 from l2gate.hosts import kinds, templates
 from l2gate.hosts.kind import Can
 from l2gate.hosts.templates import Template
@@ -24,11 +22,7 @@ def warm(arguments: argparse.Namespace) -> int:
         return 0
     settings = wanted(arguments)
     kinds.require(settings.host, Can.BE_KEPT)
-    preflight(settings)
-    timeline = beside(arguments)
-    with Scratch("warm") as folder, contextlib.ExitStack() as stack:
-        bench = Bench.up(settings, folder, folder / "consoles", timeline)
-        stack.callback(bench.down)
+    Bench.once(settings, beside(arguments))
     for line in listed():
         _print(line)
     return 0
