@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
+from typing import cast
 
 import pytest
 from l2gate.foundation.deadline import Budget, Deadline
@@ -12,6 +14,7 @@ from l2gate.foundation.errors import BenchError, DeadlineExpired, GuestCrash
 from l2gate.hosts.emulated.machine import EmulatedHost
 from l2gate.kernels.kernel import KernelUnderTest
 from l2gate.transport.console import Console
+from l2gate.transport.ssh import Endpoint, SshConnection
 
 LACKS = "l2gate: this kernel has neither built in nor as a module: e1000 squashfs"
 
@@ -89,3 +92,49 @@ def test_without_a_complaint_the_reason_stays(
     error = failure(tmp_path, said, ended=ended)
     assert isinstance(error, kind)
     assert "did not finish booting" not in error.cause
+
+
+class Kept(Machine):
+    """One that says that nobody is connected any more only if it is let."""
+
+    template_key = "k"
+
+    def __init__(self, folder: Path, *, alone: bool) -> None:
+        super().__init__(folder, "l2gate: ready\nl2gate: left alone 0badcafe\n", ended=False)
+        self.saved = False
+        self.template, self._alone = folder / "template", alone
+        self.template.mkdir()
+        self.seed.write_text("seed")
+        (folder / "key").write_text("key")
+        key = str(folder / "key")
+        self._endpoint = Endpoint("L0", "127.0.0.1", 1, "root", key, "ssh-ed25519 AAAA")
+
+    def run(self, line: str, deadline: Deadline) -> None:
+        (word,) = re.findall(r"echo (l2gate: left alone \w+)", line)
+        if self._alone:
+            with self._console.log.open("a") as console:
+                console.write(f"{word}\n")
+
+    @property
+    def connection(self) -> SshConnection:
+        return cast(SshConnection, self)
+
+    def save(self, folder: Path, deadline: Deadline) -> int:
+        self.saved = True
+        return 0
+
+
+def test_it_is_kept_when_nobody_is_connected_and_not_because_nobody_was_once(
+    tmp_path: Path,
+) -> None:
+    """What was started from a template has that word of the first time on its console."""
+    for alone in (True, False):
+        folder = tmp_path / str(alone)
+        folder.mkdir()
+        machine = Kept(folder, alone=alone)
+        if alone:
+            assert machine.keep({}).console.read_text().count("left alone") == 2
+        else:
+            with pytest.raises(DeadlineExpired, match="L0 is kept"):
+                machine.keep({})
+        assert machine.saved is alone

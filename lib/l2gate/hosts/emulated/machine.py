@@ -185,11 +185,13 @@ class EmulatedHost(PersistentCapable, TemplateCapable):
     def keep(self, about: dict[str, Any]) -> Template:
         assert self.template is not None and self._endpoint is not None
         deadline = self.budget.deadline("L0 is kept as a template", _KEEP_SECONDS)
-        alone = f"while netstat -tn | grep -q ':22 .*ESTABLISHED'; do :; done; echo {_LEFT_ALONE}"
+        # Its own word: one from a template was kept before, and its console has said that once.
+        word = f"{_LEFT_ALONE} {os.urandom(4).hex()}"
+        alone = f"while netstat -tn | grep -q ':22 .*ESTABLISHED'; do :; done; echo {word}"
         line = f"setsid sh -c {shlex.quote(f'{alone} >/dev/console')} </dev/null >/dev/null 2>&1 &"
         self.connection.run(line, deadline)
         self.connection.close()
-        self._console.wait_for(_LEFT_ALONE, deadline, self._why_dead)
+        self._console.wait_for(word, deadline, self._why_dead)
         folder, self.template = self.template, None
         parked = self.save(folder, deadline)
         self._kept = Template(
